@@ -1,15 +1,16 @@
-/* What every test includes. Plain and in most builds this is Criterion, one process per test. Debian's
- * Criterion cannot start under ThreadSanitizer, so with -DWEFT_TEST_FORK the same names are served by
- * tests/check_fork.c: a fork per test, the same filter argument, the same closing line.
+/* What every test includes. Plain and in most builds this is Criterion, one process per test.
+ * Debian's Criterion cannot start under ThreadSanitizer, so with -DWEFT_TEST_FORK the same names
+ * are served by tests/check_fork.c: a fork per test, the same filter argument, the same closing
+ * line.
  *
- * The assertions are ours in both cases. Criterion's own end a test by longjmp to the main thread's frame,
- * which from a coroutine or another thread jumps to a foreign stack; these print one line and end the
- * process, from wherever they are called.
+ * The assertions are ours in both cases. Criterion's own end a test by longjmp to the main
+ * thread's frame, which from a coroutine or another thread jumps to a foreign stack; these print
+ * one line and end the process, from wherever they are called.
  *
  * Test(suite, name, .timeout = seconds, .signal = SIGxxx, .exit_code = n, .init = fn, .fini = fn,
  *      .disabled = true) { ... }
- * cr_assert(cond, "fmt", ...), cr_assert_eq(a, b, "fmt", ...) and so on: the message is optional, each
- * operand is evaluated once, and both values of a failed comparison are printed as integers.
+ * cr_assert(cond, "fmt", ...), cr_assert_eq(a, b, "fmt", ...) and so on: the message is optional,
+ * each operand is evaluated once, and both values of a failed comparison are printed as integers.
  */
 #ifndef WEFT_TESTS_CHECK_H
 #define WEFT_TESTS_CHECK_H

@@ -1,10 +1,11 @@
-/* A plain main for the tests where Criterion cannot run (ThreadSanitizer): each test in its own forked
- * process, judged by how that process ends, and Criterion's closing line, so that one reader sums both.
+/* A plain main for the tests where Criterion cannot run (ThreadSanitizer): each test in its own
+ * forked process, judged by how that process ends, and Criterion's closing line, so that one
+ * reader sums both.
  *
  * Invariants
  *  1. The parent never starts a thread, so every fork is of a single-threaded process.
- *  2. A test passes only if its process ended the way it declares: .signal, or .exit_code (0 if unsaid).
- *     A sanitizer's report changes the exit status, so a report fails the test.
+ *  2. A test passes only if its process ended the way it declares: .signal, or .exit_code (0 if
+ *     unsaid). A sanitizer's report changes the exit status, so a report fails the test.
  *  3. A test that overruns is killed with its whole process group and counts as crashed.
  *
  * Rejected: a thread as watchdog in the child (it would be one more thread in a deadlock test).
@@ -119,7 +120,7 @@ static enum verdict run_test(const struct check_test *t)
     return v;
 }
 
-/* The value of --filter PATTERN or --filter=PATTERN; other arguments are Criterion's and ignored. */
+/* The value of --filter PATTERN or --filter=PATTERN; Criterion's other arguments are ignored. */
 static const char *filter_of(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {

@@ -1,5 +1,6 @@
-# For test scripts: `. tests/lib.sh`, then check NAME COMMAND... for each test, and `finish` at the end, which prints
-# Criterion's closing line so that tests/run sums programs and scripts alike. A script runs in the project's root.
+# For test scripts: `. tests/lib.sh`, then check NAME COMMAND... for each test, and `finish` at the
+# end, which prints Criterion's closing line so that tests/run sums programs and scripts alike. A
+# script runs in the project's root.
 # shellcheck shell=sh
 
 set -u
@@ -46,7 +47,8 @@ spawn() {
     lib_pids="$lib_pids $spawned"
 }
 
-# eventually SECONDS COMMAND...: tries again every 50 ms until it succeeds; a bound on hanging, not a delay.
+# eventually SECONDS COMMAND...: tries again every 50 ms until it succeeds; a bound on hanging, not
+# a delay.
 eventually() {
     lib_tries=$(($1 * 20))
     shift
@@ -62,7 +64,8 @@ eventually() {
 
 finish() {
     lib_finished=yes
-    echo "[====] Synthesis: Tested: $((lib_passed + lib_failed)) | Passing: $lib_passed | Failing: $lib_failed | Crashing: 0"
+    lib_tested=$((lib_passed + lib_failed))
+    echo "[====] Synthesis: Tested: $lib_tested | Passing: $lib_passed | Failing: $lib_failed |"
     [ $lib_failed -eq 0 ]
     exit $?
 }
