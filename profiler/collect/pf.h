@@ -49,6 +49,47 @@ static inline long pf_syscall4(long nr, long a, long b, long c, long d)
 #endif
 }
 
+static inline long pf_syscall6(long nr, long a, long b, long c, long d, long e, long f)
+{
+#if defined(__x86_64__)
+    long ret;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(ret)
+                     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return ret;
+#else
+    register long x8 __asm__("x8") = nr;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+                     : "memory");
+    return x0;
+#endif
+}
+/* Zeroed memory from the kernel, NULL when there is none. Not libc's mmap: that sets errno, and a
+ * sanitizer intercepts it. */
+static inline void *pf_map(size_t n)
+{
+    long p = pf_syscall6(SYS_mmap, 0, (long)n, 3 /* READ | WRITE */,
+                         0x4022 /* PRIVATE | ANONYMOUS | NORESERVE */, -1, 0);
+    return p < 0 && p > -4096 ? NULL : (void *)p;
+}
+static inline void pf_unmap(void *p, size_t n)
+{
+    if (p)
+        pf_syscall4(SYS_munmap, (long)p, (long)n, 0, 0);
+}
+
 /* futex: waits while *word == expect, at most ns nanoseconds (< 0: for ever); may return early. */
 static inline long pf_futex_wait(_Atomic(uint32_t) *word, uint32_t expect, int64_t ns)
 {
@@ -103,9 +144,11 @@ typedef struct pf_tls_block {
     uint8_t kind;        /* weft_thread_kind, 0 unknown */
     uint8_t quiet;       /* belongs to the profiler: no sample of any kind comes from it */
     /* heap.c's own */
-    int64_t heap_left; /* bytes until the next sample */
-    int64_t heap_mean; /* the mean in force when heap_left was drawn */
-    uint64_t rng;      /* 0: not seeded; heap.c and contention.c */
+    uint64_t heap_left; /* units until the countdown runs out; the rest of the gap is heap_rest */
+    uint64_t heap_rest;
+    uint64_t
+        heap_ctl; /* the rate, with its generation, under which the gap was drawn; 0: none yet */
+    uint64_t rng; /* 0: not seeded; heap.c and contention.c */
 } pf_tls_block;
 extern PF_HIDDEN _Thread_local pf_tls_block pf_tls __attribute__((tls_model("initial-exec")));
 
@@ -131,7 +174,7 @@ PF_HIDDEN int pf_unwind(uintptr_t pc, uintptr_t sp, uintptr_t fp, uintptr_t lo, 
                         uintptr_t *pcs, int max);
 /* The interrupted or calling context of this thread: finds its bounds (coroutine, scheduler, pool
  * with the coroutine's stack joined below, plain thread) and walks. Leaf and PF_NO_STACK when they
- * are unknown. peek may be NULL; else it receives what the thread runs. Handler. */
+ * are unknown. peek receives what the thread runs. Handler. */
 PF_HIDDEN int pf_unwind_context(uintptr_t pc, uintptr_t sp, uintptr_t fp, uintptr_t *pcs, int max,
                                 weft_peek *peek);
 /* The stack of the caller of the function whose frame is `frame`, which is
@@ -168,7 +211,7 @@ typedef struct pf_bucket {
     uint32_t npcs;
     bool leaf_exact;
     _Atomic(int64_t) v[PF_BUCKET_VALUES];
-    uintptr_t pcs[];
+    const uintptr_t *pcs; /* right behind the bucket */
 } pf_bucket;
 
 #define PF_SHARDS 16
@@ -188,11 +231,8 @@ typedef struct pf_table {
     _Atomic(size_t) bytes;
     _Atomic(uint64_t) nbuckets;
     pf_shard shard[PF_SHARDS];
-    struct { /* where samples go when memory is out: the stack [lost: out of memory] */
-        pf_bucket b;
-        uintptr_t pc;
-    } overflow;
-} pf_table; /* all-zero is an empty table */
+    pf_bucket overflow; /* where samples go when memory is out: [lost: out of memory] */
+} pf_table;             /* all-zero is an empty table */
 #define PF_TABLE_BYTES ((size_t)64 << 20)
 
 /* Finds or makes the bucket; never NULL (the overflow bucket when memory is out). Takes its own
@@ -238,6 +278,22 @@ PF_HIDDEN void pf_thread_here(void);
 /* Starts a thread of the profiler's own: quiet, all signals blocked, small stack, unknown to the
  * deadlock report. 0 or a negative errno. Detached unless out is not NULL. Ordinary. */
 PF_HIDDEN int pf_thread_spawn(void *(*fn)(void *), void *arg, unsigned long *out);
+
+/* ---- cpu.c, coroutine.c, custom rooms: called by start.c, load.c ---- */
+
+PF_HIDDEN int pf_cpu_start(int hz); /* as pf_collect_api.cpu_start; ordinary */
+PF_HIDDEN int pf_cpu_stop(pf_raw *out);
+PF_HIDDEN void pf_cpu_fork(pf_fork_phase);
+PF_HIDDEN void pf_threads_fork(pf_fork_phase);
+PF_HIDDEN void pf_coroutine_fork(pf_fork_phase);
+PF_HIDDEN void pf_load_fork(pf_fork_phase); /* child: drops the server, serves itself if asked */
+/* The SIGPROF handler in place: 0; -EEXIST when the program has one of its own. Ordinary. */
+PF_HIDDEN int pf_signal_ready(void);
+/* A SIGPROF that coroutine.c sent: value is what it sent with it. Handler. */
+PF_HIDDEN void pf_coroutine_signal(uintptr_t value, uintptr_t pc, uintptr_t sp, uintptr_t fp);
+PF_HIDDEN int pf_elf_name(uintptr_t pc, char *buf, size_t n); /* elfname.c: weft_report.name */
+PF_HIDDEN int pf_serve_env(const char *addr); /* load.c: WEFT_PPROF; one line when it fails */
+extern PF_HIDDEN const pf_collect_api pf_api;
 
 /* ---- heap.c, contention.c: called by start.c ---- */
 
