@@ -46,11 +46,15 @@ ALL_CFLAGS := $(BASE) $(CFLAGS) $(WARN) $(SAN)
 # ---- sources, room by room ----
 
 ARCH := $(if $(findstring aarch64,$(shell $(CC) -dumpmachine)),arm64,amd64)
-RUNTIME := $(addprefix runtime/, chan.c g.c lock.c runq.c select.c stack.c timer.c tls.c wait.c)
+RUNTIME := $(addprefix runtime/, block.c chan.c crash.c findwork.c g.c hook.c inspect.c lock.c \
+	mutex.c net.c net_addr.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c select.c \
+	stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
 RUNTIME_ASM := runtime/switch_$(ARCH).S
-COLLECT := $(addprefix profiler/collect/, gap.c)
-PROTO := $(addprefix proto/, encode.c intern.c profile.c)
-PRESENT := $(addprefix profiler/present/,)
+COLLECT := $(addprefix profiler/collect/, bucket.c gap.c heap.c label.c live.c malloc_hook.c \
+	raw.c tls.c unwind.c)
+PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c merge.c profile.c \
+	stacks.c wire.c)
+PRESENT := $(addprefix profiler/present/, symbol.c symbol_dwarf.c symbol_elf.c)
 FLAME := $(addprefix profiler/present/page/,)
 TOOL := $(addprefix tools/,)
 DEMO := $(addprefix tools/demo/,)
@@ -64,13 +68,13 @@ TESTS_RUNTIME := $(addprefix tests/runtime/,)
 TESTS_COLLECT := $(addprefix tests/profiler/collect/,)
 TESTS_HAZARDS := $(addprefix tests/hazards/,)
 TESTS_PROTO := $(addprefix tests/proto/,)
-TESTS_PRESENT := $(addprefix tests/profiler/present/,)
+TESTS_PRESENT := $(addprefix tests/profiler/present/, symbol_test.c)
 TESTS_TOOLS := $(addprefix tests/tools/,)
 TESTS_STRESS := $(addprefix tests/runtime/,)
 FUZZ := $(addprefix tests/fuzz/,)
-BENCH := $(addprefix tests/bench/,)
+BENCH := $(addprefix tests/bench/, malloc_bench.c)
 TEST_MAIN := tests/check_fork.c
-SCRIPTS := $(addprefix tests/,)
+SCRIPTS := $(addprefix tests/, tools/tidy_test.sh)
 SCRIPTS_E2E := $(addprefix tests/e2e/,)
 
 LIBS_PROTO   := -lprotobuf-c -lz

@@ -1,11 +1,13 @@
 # For test scripts: `. tests/lib.sh`, then check NAME COMMAND... for each test, and `finish` at the
 # end, which prints Criterion's closing line so that tests/run sums programs and scripts alike. A
-# script runs in the project's root.
+# script runs in the project's root, with $TMP as its own directory and $B as the build's.
 # shellcheck shell=sh
 
 set -u
-lib_root=$(cd "$(dirname "$0")" && while [ ! -f Makefile ] && [ "$PWD" != / ]; do cd ..; done && pwd)
-cd "$lib_root" || exit 1
+cd "$(dirname "$0")" || exit 1
+while [ ! -f Makefile ] && [ "$PWD" != / ]; do
+    cd ..
+done
 B=${B:-build}
 export B
 TMP=$(mktemp -d "${TMPDIR:-/tmp}/weft-test.XXXXXX")
@@ -65,7 +67,8 @@ eventually() {
 finish() {
     lib_finished=yes
     lib_tested=$((lib_passed + lib_failed))
-    echo "[====] Synthesis: Tested: $lib_tested | Passing: $lib_passed | Failing: $lib_failed |"
+    printf '[====] Synthesis: Tested: %d | Passing: %d | Failing: %d | Crashing: 0\n' \
+        $lib_tested $lib_passed $lib_failed
     [ $lib_failed -eq 0 ]
     exit $?
 }
