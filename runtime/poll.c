@@ -30,6 +30,9 @@
  *     number has a new life and those who still wait in the old one get -EBADF. (They wait until then,
  *     as a thread in read(2) would; weft_close is the call that wakes.)
  *  6. Plain threads wait in poll(2), on the descriptor and on an eventfd that rt_poll_close writes.
+ *  7. Coroutines that weft_run's end abandoned stay in the queues (their stacks stay too). They are
+ *     passed over, so that none takes an event with it that the next weft_run waits for, and are not
+ *     counted.
  *
  * Locks: record lock, rank 1, handed over the switch by rt_wait; spare_lock, rank 4.
  *
@@ -81,7 +84,7 @@ static _Atomic(leaf_ptr *) table[TOP];
 
 static _Atomic(bool) active;
 static rt_lock init_lock;
-static RT_ALIGNED _Atomic(uint32_t) parked;
+static RT_ALIGNED _Atomic(uint64_t) parked; /* weft_run's epoch << 32 | coroutines that wait */
 
 bool rt_poll_active(void)
 {
@@ -90,7 +93,23 @@ bool rt_poll_active(void)
 
 uint32_t rt_poll_waiters(void)
 {
-    return load_relaxed(&parked);
+    uint64_t now = load_relaxed(&parked);
+    return now >> 32 == load_relaxed(&rt_sched.epoch) ? (uint32_t)now : 0;
+}
+
+/* Those whose weft_run has ended never wake up to count themselves out: invariant 7. */
+static void count_parked(rt_g *g, int change)
+{
+    uint64_t old = load_relaxed(&parked), now;
+    do {
+        if (old >> 32 == g->epoch)
+            now = old + (uint64_t)(int64_t)change;
+        else if (change > 0 && g->epoch == load_relaxed(&rt_sched.epoch))
+            now = (uint64_t)g->epoch << 32 | 1;
+        else
+            return;
+    } while (!atomic_compare_exchange_weak_explicit(&parked, &old, now, memory_order_relaxed,
+                                                    memory_order_relaxed));
 }
 
 void rt_poll_break(void)
@@ -210,7 +229,10 @@ static void side_settled_locked(poll_record *rec, int side)
 
 static rt_waiter *pop_locked(poll_record *rec, int side, int result)
 {
-    rt_waiter *w = rt_queue_pop(&rec->queue[side]);
+    rt_waiter *w;
+    do /* invariant 7 */
+        w = rt_queue_pop(&rec->queue[side]);
+    while (w && w->g->kind == RT_KIND_CORO && w->g->epoch != load_relaxed(&rt_sched.epoch));
     if (w)
         w->result = result;
     side_settled_locked(rec, side);
@@ -356,9 +378,9 @@ static int park(poll_record *rec, int fd, unsigned dirs, const rt_poll_mark *mar
             rt_waiter_ready_all(stale);
         return r < 0 ? r : 0; /* newly registered: one more try in place of the first event */
     }
-    atomic_fetch_add_explicit(&parked, 1, memory_order_relaxed);
+    count_parked(g, 1);
     r = rt_wait(g, rt_unlock_word, &rec->lock, deadline, WEFT_WAIT_IO, rec);
-    atomic_fetch_sub_explicit(&parked, 1, memory_order_relaxed);
+    count_parked(g, -1);
     if (r == 0)
         r = g->woken->result;
     if (r == -ETIMEDOUT || dirs == (RT_POLL_IN | RT_POLL_OUT)) {

@@ -259,7 +259,7 @@ static void *m_main(void *arg)
     const weft_hooks *hooks = rt_hook(WEFT_HOOK_THREAD);
     if (hooks)
         hooks->thread_start(WEFT_THREAD_WORKER, m->g0_lo, m->g0_hi);
-    if (m->next_p)
+    if (!m->pinned) /* else wait_for_own takes it, by m->wake */
         rt_p_acquire(m, m->next_p);
     rt_schedule(m);
 }
@@ -294,10 +294,7 @@ static rt_m *m_new(rt_p *p, bool spinning, rt_g *pinned)
     m->next_p = p;
     m->spinning = spinning;
     m->pinned = pinned;
-    if (pinned) {
-        store_relaxed(&m->wake, 1); /* wait_for_own takes next_p */
-        m->next_p = p;
-    }
+    store_relaxed(&m->wake, pinned ? 1 : 0);
     atomic_fetch_add_explicit(&rt_sched.nm, 1, memory_order_relaxed);
     if (thread_new(m_main, m, WORKER_STACK, false))
         return m;
