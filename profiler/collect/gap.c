@@ -1,26 +1,28 @@
 /* The arithmetic of sampling by bytes: how far to the next sample, and what one sample stands for.
  *
- * An allocation of k bytes is n = k + 1 units long, so that malloc(0) has a chance to be seen. Samples
- * fall on the line of units with independent gaps G = floor(E), E exponential with mean T. Then
+ * An allocation of k bytes is n = k + 1 units long, so that malloc(0) has a chance to be seen.
+ * Samples fall on the line of units with independent gaps G = floor(E), E exponential with mean T.
+ * Then
  *
  *     P(an allocation of n units is sampled) = P(G < n) = 1 - exp(-n/T) =: p(n, T)
  *
  * whatever came before it, because floor(E) is geometric and so has no memory. One sample of size k
- * therefore stands for 1/p objects and k/p bytes (Horvitz and Thompson), and the sum over samples is
- * an unbiased estimate of both, for every mix of sizes.
+ * therefore stands for 1/p objects and k/p bytes (Horvitz and Thompson), and the sum over samples
+ * is an unbiased estimate of both, for every mix of sizes.
  *
  * Invariants
  *  1. The weight depends on (n, T) alone. All samples of one (stack, size, T) weigh the same, so a
- *     bucket keeps counts, and the weight is applied once, when a snapshot is written: unbias first, sum
- *     later, and in-use is exactly zero when all is freed.
- *  2. T is the mean with which the gap was drawn, not the one in force later: a change of rate is exact.
- *  3. No libm: libweft.so needs libc only, and a lazily bound call has no place in a malloc hook. Both
- *     functions are good to 1e-12, far below what 1e9 samples could show.
+ *     bucket keeps counts, and the weight is applied once, when a snapshot is written: unbias
+ *     first, sum later, and in-use is exactly zero when all is freed.
+ *  2. T is the mean with which the gap was drawn, not the one in force later: a change of rate is
+ *     exact.
+ *  3. No libm: libweft.so needs libc only, and a lazily bound call has no place in a malloc hook.
+ *     Both functions are good to 1e-12, far below what 1e9 samples could show.
  *
- * Rejected: weight T + k - f from the overshoot (tcmalloc): the same mean, but it differs from sample
- * to sample, so it must be stored and summed with each block, and a block of 100 T is known to 1 % only,
- * where 1/p gives it exactly. A log2 table of 1024 entries: 1e-4 wrong, 8 KiB of cache, for 15 ns once
- * in 512 KiB.
+ * Rejected: weight T + k - f from the overshoot (tcmalloc): the same mean, but it differs from
+ * sample to sample, so it must be stored and summed with each block, and a block of 100 T is known
+ * to 1 % only, where 1/p gives it exactly. A log2 table of 1024 entries: 1e-4 wrong, 8 KiB of
+ * cache, for 15 ns once in 512 KiB.
  */
 #include "profiler/collect/heap.h"
 

@@ -1,30 +1,32 @@
-/* The heap profile: decides which allocations are sampled, counts them by stack and size, and offers
- * the sources `heap` and `allocs` (one set of data, two default columns).
+/* The heap profile: decides which allocations are sampled, counts them by stack and size, and
+ * offers the sources `heap` and `allocs` (one set of data, two default columns).
  *
- * The hot path is in the hooks: one subtraction from the thread's heap_left, one branch on the borrow
- * (pf_heap_step). heap_left holds at most CHUNK units of the gap and heap_rest the others, so that a
- * thread looks at the rate once in 64 KiB, and a change of rate needs no list of threads.
+ * The hot path is in the hooks: one subtraction from the thread's heap_left, one branch on the
+ * borrow (pf_heap_step). heap_left holds at most CHUNK units of the gap and heap_rest the others,
+ * so that a thread looks at the rate once in 64 KiB, and a change of rate needs no list of threads.
  *
  * Invariants
- *  1. Every allocation of n = size + 1 units is sampled with probability 1 - exp(-n/T), whatever came
- *     before (gap.c), T being the rate under which the running gap was drawn. A new rate, and a sample
- *     that had to be suppressed (in_hook, quiet), draw a new gap: postponing to the next allocation would
- *     always hit the same stack.
- *  2. A bucket is one (stack, size, rate number): all its samples have one weight, so it only counts.
- *     v[ALLOCS] and v[FREES] only grow; what is read as in use is their difference.
+ *  1. Every allocation of n = size + 1 units is sampled with probability 1 - exp(-n/T), whatever
+ *     came before (gap.c), T being the rate under which the running gap was drawn. A new rate, and
+ *     a sample that had to be suppressed (in_hook, quiet), draw a new gap: postponing to the next
+ *     allocation would always hit the same stack.
+ *  2. A bucket is one (stack, size, rate number): all its samples have one weight, so it only
+ *     counts. v[ALLOCS] and v[FREES] only grow; what is read as in use is their difference.
  *  3. Unbias first, sum later: a row of the snapshot is count x weight. Objects are rounded with a
- *     threshold that is fixed for each bucket and uniform over buckets: rounding neither drifts when
- *     thousands of buckets hold one sample each of weight 1.3, nor ever takes a value back.
- *  4. Nothing here calls malloc, the loader, or pthread_getattr_np (H45, H49); the stack's bounds come
- *     from the coroutine or from the thread's registration, else the stack is the caller alone.
+ *     threshold that is fixed for each bucket and uniform over buckets: rounding neither drifts
+ *     when thousands of buckets hold one sample each of weight 1.3, nor ever takes a value back.
+ *  4. Nothing here calls malloc, the loader, or pthread_getattr_np (H45, H49); the stack's bounds
+ *     come from the coroutine or from the thread's registration, else the stack is the caller
+ *     alone.
  *  5. errno is as the allocator left it.
  *
- * What does not fit: a stack over the table's limit goes to the stack [lost: out of memory], with its
- * bytes and, while it lives, its in-use bytes; a block that the live set has no room for counts as
- * allocated but not as in use. Both are in pf_raw.lost.
+ * What does not fit: a stack over the table's limit goes to the stack [lost: out of memory], with
+ * its bytes and, while it lives, its in-use bytes; a block that the live set has no room for counts
+ * as allocated but not as in use. Both are in pf_raw.lost.
  *
- * Locks: rate_lock (no other inside). The bucket table's and the live set's are rank 3, never nested.
- * A handler of the program that forks above one of them (recording, pf_live_busy) leaves them alone.
+ * Locks: rate_lock (no other inside). The bucket table's and the live set's are rank 3, never
+ * nested. A handler of the program that forks above one of them (recording, pf_live_busy) leaves
+ * them alone.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -119,14 +121,14 @@ unsigned pf_heap_crossed(uint64_t units)
  * block's share out again: rate number << 49 | size << 1 | 1. */
 static pf_site site_of(pf_bucket *b, size_t n, unsigned rate_no)
 {
-    if (b != &sites.overflow.b)
+    if (b != &sites.overflow)
         return (uintptr_t)b;
     return (uint64_t)rate_no << (SIZE_BITS + 1) | (uint64_t)n << 1 | 1;
 }
 
 static void overflow_add(size_t n, unsigned rate_no, bool alloc)
 {
-    pf_bucket *b = &sites.overflow.b;
+    pf_bucket *b = &sites.overflow;
     double w = pf_gap_weight((uint64_t)n + 1, rates[rate_no]);
     pf_bucket_add(b, alloc ? ALLOCS : FREES, 1);
     pf_bucket_add(b, alloc ? W_ALLOC_OBJECTS : W_FREE_OBJECTS, (int64_t)(w * 256 + 0.5));
@@ -164,7 +166,7 @@ void pf_heap_record(const void *p, size_t n, unsigned rate_no, const void *frame
     recording = true;
     pf_bucket *b = pf_bucket_get(&sites, pcs, (uint32_t)npcs, false, NULL,
                                  (int64_t)((uint64_t)rate_no << SIZE_BITS | n));
-    if (b == &sites.overflow.b)
+    if (b == &sites.overflow)
         overflow_add(n, rate_no, true);
     else
         pf_bucket_add(b, ALLOCS, 1);
@@ -260,7 +262,7 @@ static int visit(const pf_bucket *b, void *arg)
     pf_sample *s = pf_raw_add(raw, b->pcs, b->npcs, b->leaf_exact, NULL);
     if (!s)
         return -ENOMEM;
-    if (b == &sites.overflow.b) {
+    if (b->pcs[0] == PF_LOST_MEMORY) {
         fill_overflow(b, s);
         raw->lost += s->unscaled[0];
     } else {

@@ -49,8 +49,8 @@ PF_HIDDEN void pf_live_fork(pf_fork_phase);
 
 /* ---- heap.c ---- */
 
-/* The countdown ran out by an allocation of this many units: moves on. Returns the number of the rate
- * under which the allocation is to be sampled, 0 when it is not. Hook. */
+/* The countdown ran out by an allocation of this many units: moves on. Returns the number of the
+ * rate under which the allocation is to be sampled, 0 when it is not. Hook. */
 PF_HIDDEN unsigned pf_heap_crossed(uint64_t units);
 /* Records block p of n bytes; frame is the hook's, whose return address is the caller of malloc. */
 PF_HIDDEN void pf_heap_record(const void *p, size_t n, unsigned rate_no, const void *frame);

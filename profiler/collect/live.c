@@ -1,37 +1,39 @@
 /* The live set: which sampled blocks are alive, and the filter that lets all other frees pass.
  *
  * 64 shards of open addressing (linear probing, deletion by shifting back), each in raw mmap memory
- * that doubles. A block's hash gives its filter bit (top 16 bits), its shard (top 6 of those) and its
- * place in the shard (middle bits), so one shard lock covers the bit, its counter and the entry.
+ * that doubles. A block's hash gives its filter bit (top 16 bits), its shard (top 6 of those) and
+ * its place in the shard (middle bits), so one shard lock covers the bit, its counter and the
+ * entry.
  *
  * Invariants
- *  1. An entry is in the set from before the block is handed to the program until before the allocator
- *     gets it back (H44): an address is never in the set for a block that does not exist.
- *  2. A filter bit is set while at least one entry has its hash. Clear means "never sampled", exactly:
- *     whoever frees a block has got it from the thread that allocated it, by some order of the
- *     program's own, and that order carries the bit along. A set bit decides nothing, the table does.
- *  3. A free is never dropped (a lost sample is noise, a lost free is a false leak): there is no buffer
- *     between free and the set that could be full.
+ *  1. An entry is in the set from before the block is handed to the program until before the
+ *     allocator gets it back (H44): an address is never in the set for a block that does not exist.
+ *  2. A filter bit is set while at least one entry has its hash. Clear means "never sampled",
+ *     exactly: whoever frees a block has got it from the thread that allocated it, by some order of
+ *     the program's own, and that order carries the bit along. A set bit decides nothing, the table
+ *     does.
+ *  3. A free is never dropped (a lost sample is noise, a lost free is a false leak): there is no
+ *     buffer between free and the set that could be full.
  *  4. Readers without a lock (the second look, when a bit is set by another block) use a sequence
- *     number that is odd while entries move. They walk the table they have loaded, so an outgrown table
- *     stays mapped; all outgrown ones together are smaller than the current one.
- *  5. A lock is held for one operation and calls nothing. Rank 3 (pf.h), one at a time; fork takes all, in
- *     order. Between fork's prepare and its end the forking thread owns them all, so its frees go in
- *     without locking.
- *  6. A signal handler of the program that frees a block while its thread is in here (no portable program
- *     does) must not wait for its own thread: me.busy tells, the address waits in me.later, and the
- *     operation that was interrupted takes it out at its end.
+ *     number that is odd while entries move. They walk the table they have loaded, so an outgrown
+ *     table stays mapped; all outgrown ones together are smaller than the current one.
+ *  5. A lock is held for one operation and calls nothing. Rank 3 (pf.h), one at a time; fork takes
+ *     all, in order. Between fork's prepare and its end the forking thread owns them all, so its
+ *     frees go in without locking.
+ *  6. A signal handler of the program that frees a block while its thread is in here (no portable
+ *     program does) must not wait for its own thread: me.busy tells, the address waits in me.later,
+ *     and the operation that was interrupted takes it out at its end.
  *
- * Memory: 16 bytes an entry, at most 3/4 of 64 Ki entries in each shard: 3.1 million sampled blocks (1.5
- * TiB of heap at the default rate) in 64 MiB, with outgrown tables 128. What does not fit is not
- * tracked and is counted; see heap.c.
+ * Memory: 16 bytes an entry, at most 3/4 of 64 Ki entries in each shard: 3.1 million sampled blocks
+ * (1.5 TiB of heap at the default rate) in 64 MiB, with outgrown tables 128. What does not fit is
+ * not tracked and is counted; see heap.c.
  *
- * Rejected: a header or a tag in the block (foreign frees, alignment, malloc_usable_size: H64); a hash
- * bitset that also confirms (6 % wrong in ddprof); tombstones (rebuilds under the readers); all signals
- * blocked while a lock is held (two system calls, +0.6 ns on every malloc/free pair of 260 bytes).
+ * Rejected: a header or a tag in the block (foreign frees, alignment, malloc_usable_size: H64); a
+ * hash bitset that also confirms (6 % wrong in ddprof); tombstones (rebuilds under the readers);
+ * all signals blocked while a lock is held (two system calls, +0.6 ns on every malloc/free pair of
+ * 260 bytes).
  */
 #include <errno.h>
-#include <sys/mman.h>
 #include "profiler/collect/heap.h"
 
 #define SHARDS     64
@@ -120,13 +122,10 @@ static void entry_set(entry *e, uintptr_t addr, pf_site site)
 static table *table_new(uint32_t cap)
 {
     size_t bytes = sizeof(table) + (size_t)cap * sizeof(entry);
-    int saved = errno;
-    void *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    errno = saved;
-    if (m == MAP_FAILED)
-        return NULL;
-    ((table *)m)->mask = cap - 1;
-    return m;
+    table *t = pf_map(bytes);
+    if (t)
+        t->mask = cap - 1;
+    return t;
 }
 
 /* Room for one more entry; the caller holds the lock. */

@@ -1,29 +1,33 @@
 /* The interposed allocation calls: count down, look into the filter, forward.
  *
  * Every name here forwards through a pointer. The pointers start at functions that find out who the
- * allocator is: glibc's own (__libc_malloc and so on, which need no dlsym and so no bootstrap memory:
- * H42), or a sanitizer's, when its runtime is in the process. The second matters for libweft.a: our
- * malloc is then in the program itself and stands before the sanitizer's, and a hook that went on to
- * glibc would end an ASan program before main. Through a pointer it is one jump either way.
+ * allocator is: glibc's own (__libc_malloc and so on, which need no dlsym and so no bootstrap
+ * memory: H42), or a sanitizer's, when its runtime is in the process. The second matters for
+ * libweft.a: our malloc is then in the program itself and stands before the sanitizer's, and a hook
+ * that went on to glibc would end an ASan program before main. Through a pointer it is one jump
+ * either way.
  *
  * Invariants
  *  1. malloc in the common case is: one subtraction from thread-local memory, one branch, one jump.
  *     free: one multiplication, one load, one branch, one jump. No frame, no call.
- *  2. A free is looked up before the allocator gets the block; a realloc takes the old block out first
- *     and puts it back when it failed (H44). realloc to a new size is a free and an allocation, also
- *     when the block stays where it is: only so is the chance of a block the one of its size.
- *  3. Each call is counted once: what the allocator calls inside itself does not come back here (H45).
+ *  2. A free is looked up before the allocator gets the block; a realloc takes the old block out
+ *     first and puts it back when it failed (H44). realloc to a new size is a free and an
+ *     allocation, also when the block stays where it is: only so is the chance of a block the one
+ *     of its size.
+ *  3. Each call is counted once: what the allocator calls inside itself does not come back here
+ *     (H45).
  *  4. errno is what the allocator left.
  *  5. Where samples come through the sanitizer's own hooks, these names take none.
  *
- * The names are weak, so that a program that is linked fully static gets glibc's, without a clash and
- * without heap samples. Valgrind replaces them at start, whoever defines them; the profiles are empty
- * there.
+ * The names are weak, so that a program that is linked fully static gets glibc's, without a clash
+ * and without heap samples. Valgrind replaces them at start, whoever defines them; the profiles are
+ * empty there.
  *
- * With PF_NO_MALLOC_NAMES (sanitizer builds) the names are left out and only the hooks are installed.
+ * With PF_NO_MALLOC_NAMES (sanitizer builds) the names are left out and only the hooks are
+ * installed.
  *
- * Rejected: jumping to __libc_malloc directly (no yielding; the same time, both are one indirect jump);
- * RTLD_NEXT (calloc inside dlsym, and order decides whose malloc that is: H47).
+ * Rejected: jumping to __libc_malloc directly (no yielding; the same time, both are one indirect
+ * jump); RTLD_NEXT (calloc inside dlsym, and order decides whose malloc that is: H47).
  *
  * Compiled with -fomit-frame-pointer: the common path pushes nothing. The slow halves have a frame,
  * because they ask for its address.

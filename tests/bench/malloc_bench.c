@@ -1,6 +1,6 @@
 /* What heap sampling adds to malloc and free: the interposed names against __libc_malloc and
- * __libc_free in one run, alternating, medians. Two patterns: a tight pair of 64 bytes, and a random
- * window of 4096 slots with sizes 16..512.
+ * __libc_free in one run, alternating, medians. Two patterns: a tight pair of 64 bytes, and a
+ * random window of 4096 slots with sizes 16..512.
  *
  *     malloc_bench [rate]      (default 524288; 0 measures the bare interposition)
  *
