@@ -36,8 +36,9 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointe
 # -fvisibility=hidden         only what says WEFT_API is exported
 BASE := -std=gnu11 -D_GNU_SOURCE -pthread -I. -Iruntime -Iprofiler -I$(B) -fPIC \
 	-fvisibility=hidden -fno-omit-frame-pointer -fno-plt -ftls-model=initial-exec
-SAN_asan  := -fsanitize=address
-SAN_tsan  := -fsanitize=thread -DWEFT_TEST_FORK
+# PF_NO_MALLOC_NAMES: under ASan and TSan malloc is theirs.
+SAN_asan  := -fsanitize=address -DPF_NO_MALLOC_NAMES
+SAN_tsan  := -fsanitize=thread -DPF_NO_MALLOC_NAMES -DWEFT_TEST_FORK
 SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=undefined
 SAN_arm64 := -DWEFT_TEST_FORK
 SAN := $(SAN_$(MODE))
@@ -50,29 +51,30 @@ RUNTIME := $(addprefix runtime/, block.c chan.c crash.c findwork.c g.c hook.c in
 	mutex.c net.c net_addr.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c select.c \
 	stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
 RUNTIME_ASM := runtime/switch_$(ARCH).S
-COLLECT := $(addprefix profiler/collect/, bucket.c gap.c heap.c label.c live.c malloc_hook.c \
-	raw.c tls.c unwind.c)
-PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c merge.c profile.c \
-	stacks.c wire.c)
+COLLECT := $(addprefix profiler/collect/, bucket.c contention.c cpu.c gap.c heap.c label.c \
+	live.c malloc_hook.c raw.c ring.c threads.c tls.c unwind.c)
+PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c measure.c merge.c \
+	profile.c stacks.c wire.c)
 PRESENT := $(addprefix profiler/present/, symbol.c symbol_dwarf.c symbol_elf.c)
 FLAME := $(addprefix profiler/present/page/,)
-TOOL := $(addprefix tools/,)
+TOOL := $(addprefix tools/, weft_args.c weft_collapse.c weft_output.c)
 DEMO := $(addprefix tools/demo/,)
 
 # No instrumentation in the signal handler, the stack walker and the hooks: it calls the sanitizer.
-BARE :=
+BARE := $(addprefix profiler/collect/, gap.c live.c heap.c malloc_hook.c contention.c tls.c \
+	unwind.c bucket.c)
 # A last call that became a jump would leave the function out of the stacks below it.
 FRAMED := $(DEMO)
 
-TESTS_RUNTIME := $(addprefix tests/runtime/,)
-TESTS_COLLECT := $(addprefix tests/profiler/collect/,)
+TESTS_RUNTIME := $(addprefix tests/runtime/, chan_test.c select_test.c)
+TESTS_COLLECT := $(addprefix tests/profiler/collect/, gap_test.c live_test.c)
 TESTS_HAZARDS := $(addprefix tests/hazards/,)
 TESTS_PROTO := $(addprefix tests/proto/,)
 TESTS_PRESENT := $(addprefix tests/profiler/present/, symbol_test.c)
 TESTS_TOOLS := $(addprefix tests/tools/,)
 TESTS_STRESS := $(addprefix tests/runtime/,)
 FUZZ := $(addprefix tests/fuzz/,)
-BENCH := $(addprefix tests/bench/, malloc_bench.c)
+BENCH := $(addprefix tests/bench/, core_bench.c make_profile.c malloc_bench.c)
 TEST_MAIN := tests/check_fork.c
 SCRIPTS := $(addprefix tests/, tools/tidy_test.sh)
 SCRIPTS_E2E := $(addprefix tests/e2e/,)
@@ -115,6 +117,8 @@ $(B)/libdir: FORCE
 
 $(call obj,$(BARE)): private OWN += -fno-sanitize=all -fno-stack-protector
 $(call obj,$(FRAMED)): private OWN += -fno-optimize-sibling-calls
+# Its common path pushes nothing; a builtin would fold the very calls it stands for.
+$(call obj,profiler/collect/malloc_hook.c): private OWN += -fomit-frame-pointer -fno-builtin
 $(call obj,profiler/collect/load.c): private OWN += -DWEFT_LIBDIR_DEFAULT='"$(LIBDIR)"'
 $(call obj,profiler/collect/load.c): $(B)/libdir
 $(call obj,$(TESTS_TOOLS)): private OWN += -DWEFT_BIN='"$(B)/weft"'
@@ -129,7 +133,7 @@ $(B)/obj/proto/profile.pb-c.o: $(GEN) $(B)/flags
 	$(COMPILE)
 $(GEN): proto/profile.proto
 	@mkdir -p $(@D)
-	protoc-c --proto_path=. --c_out=$(B) $<
+	@echo "  GEN  $@"; protoc-c --proto_path=. --c_out=$(B) $<
 $(call obj,$(PROTO) $(PRESENT) $(FLAME) $(TOOL) $(TESTS_PROTO) $(TESTS_PRESENT)): | $(GEN)
 $(call obj,$(TESTS_TOOLS) $(FUZZ) $(BENCH)): | $(GEN)
 -include $(patsubst %.o,%.d,$(call obj,$(C_SRC) $(TEST_SRC) $(FUZZ) $(BENCH) $(TESTS_STRESS)))
@@ -137,25 +141,25 @@ $(call obj,$(TESTS_TOOLS) $(FUZZ) $(BENCH)): | $(GEN)
 # One relocatable object, because an archive loses members that only have constructors; its hidden
 # names become local, so that a static link sees the same names as a dynamic one.
 $(B)/libweft.a: $(RUNTIME_OBJ) $(COLLECT_OBJ)
-	$(LD) -r -o $(B)/weft.o $^
-	$(OBJCOPY) --localize-hidden $(B)/weft.o
-	rm -f $@ && $(AR) rcs $@ $(B)/weft.o
+	@echo "  LINK $@"; $(LD) -r -o $(B)/weft.o $^ && $(OBJCOPY) --localize-hidden $(B)/weft.o
+	@rm -f $@ && $(AR) rcs $@ $(B)/weft.o
 # The runtime alone, hidden names kept: its tests are linked with this, and nothing of profiler/.
 $(B)/libweft-core.a: $(RUNTIME_OBJ)
-	$(LD) -r -o $(B)/weft-core.o $^
-	rm -f $@ && $(AR) rcs $@ $(B)/weft-core.o
+	@echo "  LINK $@"; $(LD) -r -o $(B)/weft-core.o $^
+	@rm -f $@ && $(AR) rcs $@ $(B)/weft-core.o
 # -z defs: libc is all it needs. -z nodelete: signal handlers and hooks point into it for ever.
-SHARED = $(CC) $(SAN) -shared -pthread -Wl,-soname,$(1) -Wl,-z,now,-z,relro,-z,nodelete \
-	$(if $(MODE),,-Wl,-z,defs) -Wl,--as-needed
+SHARED = @echo "  LINK $@"; $(CC) $(SAN) -shared -pthread -Wl,-soname,$(1) -Wl,--as-needed \
+	-Wl,-z,now,-z,relro,-z,nodelete $(if $(MODE),,-Wl,-z,defs)
 $(B)/libweft.so: $(RUNTIME_OBJ) $(COLLECT_OBJ)
 	$(call SHARED,libweft.so.0) $^ -o $@
-	ln -sf libweft.so $(B)/libweft.so.0
+	@ln -sf libweft.so $(B)/libweft.so.0
 $(B)/libweft-present.so: $(PRESENT_OBJ) $(PROTO_OBJ)
 	$(call SHARED,libweft-present.so) $^ $(LIBS_PRESENT) -o $@
 $(B)/weft: $(TOOL_OBJ) $(FLAME_OBJ) $(PROTO_OBJ)
-	$(CC) $(SAN) -pthread $^ -Wl,--as-needed $(LIBS_TOOL) -o $@
+	@echo "  LINK $@"; $(CC) $(SAN) -pthread $^ -Wl,--as-needed $(LIBS_TOOL) -o $@
 $(B)/weft-demo: $(call obj,$(DEMO)) $(B)/libweft.so
-	$(CC) $(SAN) -pthread $(call obj,$(DEMO)) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN' -o $@
+	@echo "  LINK $@"; $(CC) $(SAN) -pthread $(filter %.o,$^) -L$(B) -lweft \
+		-Wl,-rpath,'$$ORIGIN' -o $@
 
 # ---- tests: one program per test file, linked with the objects of its room ----
 
@@ -176,8 +180,9 @@ $(call bins,$(TESTS_TOOLS)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(PROTO_OBJ) | $(B
 	$(call LINK,$(LIBS_PROTO))
 $(call bins,$(FUZZ)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ)
 	@mkdir -p $(@D); $(CC) $(SAN) $^ $(LIBS_PROTO) -o $@
-$(call bins,$(BENCH)): $(B)/%: $(B)/obj/%.o $(B)/libweft.so
-	@mkdir -p $(@D); $(CC) -pthread $< -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../..' -o $@
+$(call bins,$(BENCH)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ) $(B)/libweft.so
+	@mkdir -p $(@D); $(CC) -pthread $(filter %.o,$^) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../..' \
+		$(LIBS_PROTO) -o $@
 
 # ASan: coroutines that weft_run abandoned still hold memory, which is no leak; a test that expects
 # SIGSEGV gets it. TSan: the first report ends the test.
