@@ -118,14 +118,27 @@ void rt_poll_break(void)
         rt_backend_break();
 }
 
+/* The worker that watches timers may sleep on its futex because there was nothing else to watch. */
+static void tell_timer_sleeper(void)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* partner: sleep_as_poller's, after it published */
+    rt_m *m = load_acquire(&rt_sched.timer_sleeper);
+    uint32_t asleep = 0;
+    if (m && atomic_compare_exchange_strong_explicit(&m->wake, &asleep, 2, memory_order_release,
+                                                     memory_order_relaxed))
+        rt_futex_wake(&m->wake, 1);
+}
+
 static int activate(void)
 {
     int r = 0;
     rt_lock_acquire(&init_lock);
     if (!load_relaxed(&active)) {
         r = rt_backend_init();
-        if (r == 0)
+        if (r == 0) {
             store_release(&active, true); /* partner: rt_poll_active */
+            tell_timer_sleeper();
+        }
     }
     rt_lock_release(&init_lock);
     return r;
