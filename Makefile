@@ -51,13 +51,14 @@ RUNTIME := $(addprefix runtime/, block.c chan.c crash.c findwork.c g.c hook.c in
 	mutex.c net.c net_addr.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c select.c \
 	stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
 RUNTIME_ASM := runtime/switch_$(ARCH).S
-COLLECT := $(addprefix profiler/collect/, bucket.c contention.c cpu.c gap.c heap.c label.c \
-	live.c malloc_hook.c raw.c ring.c threads.c tls.c unwind.c)
+COLLECT := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c gap.c heap.c \
+	label.c live.c malloc_hook.c maps.c raw.c ring.c threads.c tls.c unwind.c)
 PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c measure.c merge.c \
 	profile.c stacks.c wire.c)
-PRESENT := $(addprefix profiler/present/, symbol.c symbol_dwarf.c symbol_elf.c)
+PRESENT := $(addprefix profiler/present/, assemble.c symbol.c symbol_dwarf.c symbol_elf.c)
 FLAME := $(addprefix profiler/present/page/,)
-TOOL := $(addprefix tools/, weft_args.c weft_collapse.c weft_output.c)
+TOOL := $(addprefix tools/, weft.c weft_args.c weft_collapse.c weft_flame.c weft_output.c \
+	weft_source.c weft_top.c)
 DEMO := $(addprefix tools/demo/,)
 
 # No instrumentation in the signal handler, the stack walker and the hooks: it calls the sanitizer.
@@ -66,8 +67,10 @@ BARE := $(addprefix profiler/collect/, gap.c live.c heap.c malloc_hook.c content
 # A last call that became a jump would leave the function out of the stacks below it.
 FRAMED := $(DEMO)
 
-TESTS_RUNTIME := $(addprefix tests/runtime/, chan_test.c select_test.c)
-TESTS_COLLECT := $(addprefix tests/profiler/collect/, gap_test.c live_test.c)
+TESTS_RUNTIME := $(addprefix tests/runtime/, chan_test.c lock_test.c mutex_test.c \
+	net_addr_test.c once_test.c poll_epoll_test.c poll_test.c runq_test.c select_test.c \
+	stack_test.c timer_test.c waitgroup_test.c)
+TESTS_COLLECT := $(addprefix tests/profiler/collect/, gap_test.c heap_test.c live_test.c)
 TESTS_HAZARDS := $(addprefix tests/hazards/,)
 TESTS_PROTO := $(addprefix tests/proto/,)
 TESTS_PRESENT := $(addprefix tests/profiler/present/, symbol_test.c)
@@ -76,7 +79,7 @@ TESTS_STRESS := $(addprefix tests/runtime/,)
 FUZZ := $(addprefix tests/fuzz/,)
 BENCH := $(addprefix tests/bench/, core_bench.c make_profile.c malloc_bench.c)
 TEST_MAIN := tests/check_fork.c
-SCRIPTS := $(addprefix tests/, tools/tidy_test.sh)
+SCRIPTS := $(addprefix tests/, tools/deps_test.sh tools/libs_test.sh tools/tidy_test.sh)
 SCRIPTS_E2E := $(addprefix tests/e2e/,)
 
 LIBS_PROTO   := -lprotobuf-c -lz

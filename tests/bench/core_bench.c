@@ -288,11 +288,9 @@ static const struct {
     const char *name;
     void (*run)(void);
 } benches[] = {
-    {"yield", bench_yield},           {"pingpong", bench_pingpong},
-    {"spawn", bench_spawn},           {"buffered", bench_buffered},
-    {"unbuffered", bench_unbuffered}, {"skynet", bench_skynet},
-    {"sieve", bench_sieve},           {"mutex", bench_mutex},
-    {"contended", bench_contended},
+    {"yield", bench_yield},       {"pingpong", bench_pingpong},     {"spawn", bench_spawn},
+    {"buffered", bench_buffered}, {"unbuffered", bench_unbuffered}, {"skynet", bench_skynet},
+    {"sieve", bench_sieve},       {"mutex", bench_mutex},           {"contended", bench_contended},
 };
 
 static int first(int argc, char **argv)
