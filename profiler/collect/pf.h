@@ -142,7 +142,8 @@ typedef struct pf_tls_block {
     uint32_t in_handler; /* > 0: inside the SIGPROF handler */
     int32_t tid;         /* 0 until the thread is in the registry */
     uint8_t kind;        /* weft_thread_kind, 0 unknown */
-    uint8_t quiet;       /* belongs to the profiler: no sample of any kind comes from it */
+    uint8_t quiet;       /* nonzero: no sample of any kind comes from it. 1: the profiler works on
+                            the program's thread just now; 2: the thread is the profiler's own */
     /* heap.c's own */
     uint64_t heap_left; /* units until the countdown runs out; the rest of the gap is heap_rest */
     uint64_t heap_rest;
@@ -291,6 +292,8 @@ PF_HIDDEN void pf_load_fork(pf_fork_phase); /* child: drops the server, serves i
 PF_HIDDEN int pf_signal_ready(void);
 /* A SIGPROF that coroutine.c sent: value is what it sent with it. Handler. */
 PF_HIDDEN void pf_coroutine_signal(uintptr_t value, uintptr_t pc, uintptr_t sp, uintptr_t fp);
+/* "weft: " and one line on stderr; ordinary */
+PF_HIDDEN void pf_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 PF_HIDDEN int pf_elf_name(uintptr_t pc, char *buf, size_t n); /* elfname.c: weft_report.name */
 PF_HIDDEN int pf_serve_env(const char *addr); /* load.c: WEFT_PPROF; one line when it fails */
 extern PF_HIDDEN const pf_collect_api pf_api;
