@@ -5,6 +5,8 @@
 # fake NAME: a program in $TMP/bin, its text from standard input.
 mkdir -p "$TMP/bin"
 fake() {
+    # Not through a link to the real one.
+    rm -f "$TMP/bin/$1"
     { echo '#!/bin/sh' && cat; } >"$TMP/bin/$1"
     chmod +x "$TMP/bin/$1"
 }
