@@ -2,20 +2,19 @@
 # tools/deps: what it says and how it ends, with a dpkg-query and an apt-get of our own.
 . "$(dirname "$0")/../lib.sh"
 
-# fake NAME: a program in $TMP/bin, its text from standard input.
-mkdir -p "$TMP/bin"
+# fake NAME: a program in $TMP/fake, its text from standard input. Links to real programs are in a
+# directory of their own: writing a fake must never write through one.
+mkdir -p "$TMP/fake" "$TMP/real"
 fake() {
-    # Not through a link to the real one.
-    rm -f "$TMP/bin/$1"
-    { echo '#!/bin/sh' && cat; } >"$TMP/bin/$1"
-    chmod +x "$TMP/bin/$1"
+    { echo '#!/bin/sh' && cat; } >"$TMP/fake/$1"
+    chmod +x "$TMP/fake/$1"
 }
 # with_fakes COMMAND...: only our programs and the shell's usual ones are found.
 with_fakes() {
     for lib_tool in sh sed mktemp rm tail env cat grep id; do
-        [ -e "$TMP/bin/$lib_tool" ] || ln -s "$(command -v "$lib_tool")" "$TMP/bin/$lib_tool"
+        [ -e "$TMP/real/$lib_tool" ] || ln -s "$(command -v "$lib_tool")" "$TMP/real/$lib_tool"
     done
-    PATH="$TMP/bin" "$@"
+    PATH="$TMP/fake:$TMP/real" "$@"
 }
 ends() {
     want=$1
