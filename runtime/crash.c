@@ -84,7 +84,7 @@ uint32_t rt_threads_waiting(void)
     uint32_t waiting = 0, n = rt_g_count();
     for (uint32_t i = 0; i < n; i++) {
         rt_g *g = rt_g_at(i);
-        waiting += g->kind == RT_KIND_THREAD &&
+        waiting += load_relaxed(&g->kind) == RT_KIND_THREAD &&
                    load_acquire(&g->state) == RT_WAITING; /* partner: wait_thread */
     }
     return waiting;

@@ -144,7 +144,7 @@ static bool sleep_as_poller(rt_m *m, rt_glist *ready)
     int64_t next = rt_timers_next();
     for (;;) {
         atomic_store_explicit(&rt_sched.sleep_until, next, memory_order_seq_cst);
-        atomic_thread_fence(memory_order_seq_cst); /* invariant 3 */
+        rt_fence(); /* invariant 3 */
         int64_t again = rt_timers_next();
         if (again >= next)
             break;
@@ -185,7 +185,7 @@ static rt_g *give_up(rt_m *m)
     rt_lock_release(&rt_sched.lock);
     stop_spinning(m);
     for (;;) {
-        atomic_thread_fence(memory_order_seq_cst); /* invariant 2 */
+        rt_fence(); /* invariant 2 */
         if (!load_relaxed(&rt_sched.running))
             break;
         if (any_queued()) {

@@ -130,7 +130,7 @@ rt_g *rt_g_new(rt_p *p, void (*fn)(void *), void *arg)
     rt_g *g = record_get(p);
     if (!g)
         return NULL;
-    g->kind = RT_KIND_CORO;
+    store_relaxed(&g->kind, RT_KIND_CORO);
     g->flags = 0;
     g->why = WEFT_WAIT_NONE;
     g->started = 0;
@@ -195,7 +195,7 @@ rt_g *rt_g_thread(void)
     g = record_get(NULL);
     if (!g || pthread_setspecific(thread_key, g))
         return NULL;
-    g->kind = RT_KIND_THREAD;
+    store_relaxed(&g->kind, RT_KIND_THREAD);
     g->flags = 0;
     g->labels = NULL;
     store_relaxed(&g->id, 0);

@@ -83,7 +83,7 @@ static void describe(rt_g *g, uint32_t state, weft_coro *c)
 
 static bool is_live(rt_g *g)
 {
-    return g->kind == RT_KIND_CORO && load_acquire(&g->id) && /* partner: rt_g_new */
+    return load_relaxed(&g->kind) == RT_KIND_CORO && load_acquire(&g->id) && /* partner: rt_g_new */
            load_relaxed(&g->state) != RT_FREE && g->epoch == load_relaxed(&rt_sched.epoch);
 }
 

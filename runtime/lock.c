@@ -18,6 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_THREAD__)
+_Atomic(uint32_t) rt_fence_word;
+#endif
+
 /* Holders keep these locks for well under a microsecond: 4 rounds of 30 pauses are about that. */
 enum { SPIN_ROUNDS = 4, SPIN_PAUSES = 30 };
 

@@ -121,7 +121,7 @@ void rt_poll_break(void)
 /* The worker that watches timers may sleep on its futex because there was nothing else to watch. */
 static void tell_timer_sleeper(void)
 {
-    atomic_thread_fence(memory_order_seq_cst); /* partner: sleep_as_poller's, after it published */
+    rt_fence(); /* partner: sleep_as_poller's, after it published */
     rt_m *m = load_acquire(&rt_sched.timer_sleeper);
     uint32_t asleep = 0;
     if (m && atomic_compare_exchange_strong_explicit(&m->wake, &asleep, 2, memory_order_release,
@@ -245,7 +245,7 @@ static rt_waiter *pop_locked(poll_record *rec, int side, int result)
     rt_waiter *w;
     do /* invariant 7 */
         w = rt_queue_pop(&rec->queue[side]);
-    while (w && w->g->kind == RT_KIND_CORO && w->g->epoch != load_relaxed(&rt_sched.epoch));
+    while (w && load_relaxed(&w->g->kind) == RT_KIND_CORO && w->g->epoch != load_relaxed(&rt_sched.epoch));
     if (w)
         w->result = result;
     side_settled_locked(rec, side);
@@ -507,7 +507,7 @@ int rt_poll_wait(int fd, unsigned dirs, const rt_poll_mark *mark, int64_t deadli
     poll_record *rec = find_record(fd);
     if (!g || (!rec && !(rec = make_record(fd))))
         return -ENOMEM;
-    if (g->kind == RT_KIND_THREAD)
+    if (load_relaxed(&g->kind) == RT_KIND_THREAD)
         return wait_thread(rec, fd, dirs, mark, deadline);
     int r = rt_poll_active() ? 0 : activate();
     return r < 0 ? r : park(rec, fd, dirs, mark, deadline);

@@ -272,7 +272,7 @@ static bool thread_new(void *(*fn)(void *), void *arg, size_t stack_bytes, bool 
     if (pthread_attr_init(&attr))
         return false;
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, stack_bytes);
+    pthread_attr_setstacksize(&attr, stack_bytes + SAN_STACK_EXTRA);
     if (signals_off) {
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -41,6 +41,18 @@ typedef struct rt_waiter rt_waiter;
 #define store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 
+/* The full fence of the submit and park patterns. gcc's ThreadSanitizer does not model fences: there
+ * it is a read-modify-write of one shared word, which orders the same accesses. */
+static inline void rt_fence(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    extern RT_HIDDEN _Atomic(uint32_t) rt_fence_word;
+    atomic_fetch_add_explicit(&rt_fence_word, 1, memory_order_seq_cst);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 /* ---- lock.c: locks of the runtime itself ---- */
 
 /* 0 free, 1 held, 2 held and somebody sleeps on it. Not owned by a thread: a park hands it over a

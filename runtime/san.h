@@ -24,6 +24,13 @@
 #define RT_TSAN 1
 #endif
 
+/* ThreadSanitizer keeps about 400 KiB of thread-local storage, and libc takes that from the stack. */
+#ifdef RT_TSAN
+#define SAN_STACK_EXTRA (1 << 20)
+#else
+#define SAN_STACK_EXTRA 0
+#endif
+
 #ifdef RT_ASAN
 void __sanitizer_start_switch_fiber(void **fake, const void *bottom, size_t size);
 void __sanitizer_finish_switch_fiber(void *fake, const void **bottom, size_t *size);

@@ -196,7 +196,7 @@ void rt_coro_main(void)
 
 void rt_ready(rt_g *g)
 {
-    if (g->kind == RT_KIND_THREAD) {
+    if (load_relaxed(&g->kind) == RT_KIND_THREAD) {
         store_release(&g->futex, 1); /* partner: the acquire in wait_thread */
         rt_futex_wake(&g->futex, 1);
         return;
@@ -250,7 +250,7 @@ void rt_inject(rt_glist *list)
 void rt_wake_p(void)
 {
     /* Submit pattern, step 2; partner: the fence in findwork.c's give_up. */
-    atomic_thread_fence(memory_order_seq_cst);
+    rt_fence();
     uint32_t none = 0;
     if (!load_relaxed(&rt_sched.nidle) || load_relaxed(&rt_sched.nspinning) ||
         !load_relaxed(&rt_sched.running) ||

@@ -273,6 +273,5 @@ static void trim_pool(struct pool *pool, uint32_t cls)
 void rt_stack_trim(void)
 {
     for (uint32_t c = 0; c < CLASSES; c++)
-        if (pools[c].cap)
-            trim_pool(&pools[c], c);
+        trim_pool(&pools[c], c);
 }

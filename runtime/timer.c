@@ -92,7 +92,7 @@ static bool reserve_locked(rt_p *p)
 /* The sleeper for timers must wake earlier than it planned. */
 static void wake_sleeper(int64_t when)
 {
-    atomic_thread_fence(memory_order_seq_cst); /* invariant 4; partner: sleep_for_timers */
+    rt_fence(); /* invariant 4; partner: sleep_for_timers */
     if (!load_relaxed(&rt_sched.poller)) {
         rt_wake_p(); /* nobody watches the clock: an idle P will, once it finds no work */
         return;

@@ -57,11 +57,18 @@ void rt_queue_remove(rt_queue *q, rt_waiter *w)
     w->queued = false;
 }
 
+static bool is_abandoned(const rt_g *g)
+{
+    return load_relaxed(&g->kind) == RT_KIND_CORO && g->epoch != load_relaxed(&rt_sched.epoch);
+}
+
 rt_waiter *rt_queue_pop(rt_queue *q)
 {
     rt_waiter *w;
     while ((w = q->head)) {
         rt_queue_remove(q, w);
+        if (rt_unlikely(is_abandoned(w->g))) /* it would swallow an element for nobody */
+            continue;
         if (!w->shared || rt_claim(w->g)) {
             w->g->woken = w;
             return w;
@@ -153,7 +160,7 @@ int rt_wait(rt_g *g, void (*unlock)(void *), void *arg, int64_t deadline, weft_w
     g->why = (uint8_t)why;
     g->wait_obj = obj;
     g->woken = NULL;
-    if (g->kind == RT_KIND_THREAD) {
+    if (load_relaxed(&g->kind) == RT_KIND_THREAD) {
         result = wait_thread(g, &a);
     } else {
         store_relaxed(&g->since, load_relaxed(&rt_sched.coarse_ns));
@@ -182,7 +189,7 @@ void rt_waiter_ready_all(rt_waiter *list)
     while (list) {
         rt_waiter *next = list->next; /* read before the waiter can go */
         rt_g *g = list->g;
-        if (g->kind == RT_KIND_THREAD)
+        if (load_relaxed(&g->kind) == RT_KIND_THREAD)
             rt_ready(g);
         else
             rt_glist_push(&batch, g);
