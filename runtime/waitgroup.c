@@ -45,11 +45,12 @@ static inline int sum(int64_t word, int n, int64_t *next)
 }
 
 /* release: all that came before an add is seen by the waiter it ends (acquire in weft_wg_wait_dl);
- * acquire: the add that reaches 0 hands on what the others released. */
+ * acquire: the add that reaches 0 hands on what the others released, and a wait whose step fails
+ * because the count has just become 0 must see what came before that, too. */
 static inline bool cas(wg_rec *wg, int64_t *seen, int64_t next)
 {
     return atomic_compare_exchange_weak_explicit(&wg->count, seen, next, memory_order_acq_rel,
-                                                 memory_order_relaxed);
+                                                 memory_order_acquire);
 }
 
 static RT_NOINLINE int add_slow(wg_rec *wg, int n)

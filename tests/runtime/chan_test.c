@@ -713,11 +713,16 @@ struct sieve {
     weft_chan *in, *out;
     int prime;
 };
+static void sieve_end(weft_chan *c)
+{
+    weft_chan_close(c);
+    weft_chan_release(c);
+}
 static void sieve_source(void *arg)
 {
     for (int i = 2; weft_chan_send(arg, &i) == 0; i++)
         ;
-    weft_chan_release(arg);
+    sieve_end(arg);
 }
 static void sieve_filter(void *arg)
 {
@@ -727,27 +732,25 @@ static void sieve_filter(void *arg)
     while (weft_chan_recv(s.in, &v) == 0)
         if (v % s.prime != 0 && weft_chan_send(s.out, &v) != 0)
             break;
-    weft_chan_close(s.in);
-    weft_chan_close(s.out);
-    weft_chan_release(s.in);
-    weft_chan_release(s.out);
+    sieve_end(s.in);
+    sieve_end(s.out);
 }
 BODY(sieve_body)
 {
     weft_chan *c = weft_chan_new(sizeof(int), 0);
-    cr_assert_eq(weft_go(sieve_source, weft_chan_retain(c)), 0);
+    weft_wg left = WEFT_WG_INIT;
+    start(&left, 1, sieve_source, weft_chan_retain(c));
     int prime = 0;
     for (int i = 0; i < 300; i++) {
         cr_assert_eq(weft_chan_recv(c, &prime), 0);
         struct sieve *s = malloc(sizeof *s);
         *s = (struct sieve){c, weft_chan_new(sizeof(int), 0), prime};
         c = weft_chan_retain(s->out);
-        cr_assert_eq(weft_go(sieve_filter, s), 0);
+        start(&left, 1, sieve_filter, s);
     }
     cr_assert_eq(prime, 1987, "the 300th prime");
-    weft_chan_close(c); /* the chain ends link by link */
-    weft_chan_release(c);
-    settle();
+    sieve_end(c); /* and the chain ends link by link */
+    join(&left);
     return 0;
 }
 Test(chan, prime_sieve_1p, .timeout = 120)

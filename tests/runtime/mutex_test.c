@@ -253,6 +253,7 @@ static void use_and_drop(void *arg)
     weft_mutex_unlock(&o->m);
     if (last) {
         memset(o, 0xff, sizeof *o);
+        __asm__ volatile("" ::"r"(o) : "memory"); /* or the compiler drops the memset */
         free(o);
     }
 }

@@ -140,6 +140,13 @@ static void count_down(void *arg)
 {
     cr_assert_eq(weft_wg_done(arg), 0);
 }
+static void scribble_and_free(weft_wg *w)
+{
+    cr_assert_leq(w->count, 1, "wait returned before the zero");
+    memset(w, 0xff, sizeof *w);
+    __asm__ volatile("" ::"r"(w) : "memory"); /* or the compiler drops the memset */
+    free(w);
+}
 static void rounds(int n, int width, int64_t wait_ns, bool threads)
 {
     for (int i = 0; i < n; i++) {
@@ -156,8 +163,7 @@ static void rounds(int n, int width, int64_t wait_ns, bool threads)
         else
             while (weft_wg_wait_dl(w, weft_now() + wait_ns) != 0)
                 ;
-        memset(w, 0xff, sizeof *w);
-        free(w);
+        scribble_and_free(w);
         join(&left);
     }
 }
