@@ -157,12 +157,8 @@ static void live_add(const void *p, pf_site site)
     }
 }
 
-void pf_heap_record(const void *p, size_t n, unsigned rate_no, const void *frame)
+static void record(const void *p, size_t n, unsigned rate_no, const uintptr_t *pcs, int npcs)
 {
-    if (n > SIZE_MASK || !pf_enter())
-        return;
-    uintptr_t pcs[PF_DEPTH];
-    int npcs = pf_unwind_here(frame, pcs, PF_DEPTH);
     recording = true;
     pf_bucket *b = pf_bucket_get(&sites, pcs, (uint32_t)npcs, false, NULL,
                                  (int64_t)((uint64_t)rate_no << SIZE_BITS | n));
@@ -172,6 +168,23 @@ void pf_heap_record(const void *p, size_t n, unsigned rate_no, const void *frame
         pf_bucket_add(b, ALLOCS, 1);
     live_add(p, site_of(b, n, rate_no));
     recording = false;
+}
+
+void pf_heap_record(const void *p, size_t n, unsigned rate_no, const void *frame)
+{
+    if (n > SIZE_MASK || !pf_enter())
+        return;
+    uintptr_t pcs[PF_DEPTH];
+    int npcs = pf_unwind_here(frame, pcs, PF_DEPTH);
+    record(p, n, rate_no, pcs, npcs);
+    pf_leave();
+}
+
+void pf_heap_record_stack(const void *p, size_t n, unsigned rate_no, const uintptr_t *pcs, int npcs)
+{
+    if (n > SIZE_MASK || !pf_enter())
+        return;
+    record(p, n, rate_no, pcs, npcs);
     pf_leave();
 }
 

@@ -54,6 +54,9 @@ PF_HIDDEN void pf_live_fork(pf_fork_phase);
 PF_HIDDEN unsigned pf_heap_crossed(uint64_t units);
 /* Records block p of n bytes; frame is the hook's, whose return address is the caller of malloc. */
 PF_HIDDEN void pf_heap_record(const void *p, size_t n, unsigned rate_no, const void *frame);
+/* The same with a stack that somebody else has walked: return addresses, leaf first. */
+PF_HIDDEN void pf_heap_record_stack(const void *p, size_t n, unsigned rate_no, const uintptr_t *pcs,
+                                    int npcs);
 /* The block with this site is gone. */
 PF_HIDDEN void pf_heap_gone(pf_site site);
 /* realloc failed: the block whose site was taken is alive after all. */

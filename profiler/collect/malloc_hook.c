@@ -56,10 +56,34 @@ extern PF_WEAK void __lsan_init(void);
 extern PF_WEAK int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void *,
                                                                       size_t),
                                                              void (*)(const volatile void *));
+extern PF_WEAK size_t __asan_get_alloc_stack(void *, void **, size_t, int *);
+extern PF_WEAK size_t __tsan_get_alloc_stack(void *, void **, size_t, int *, unsigned long *);
 
 static bool sanitized(void)
 {
     return __asan_init || __tsan_init || __msan_init || __lsan_init;
+}
+
+/* The stack of block p's allocation as the sanitizer has walked it, as return addresses without its
+ * own malloc; 0 when it has none. Its frames stand between the program and the hook and keep no
+ * frame pointers, so ours would end there. ASan gives return addresses minus one, TSan as they are.
+ * */
+static int sanitizer_stack(const volatile void *p, uintptr_t *pcs)
+{
+    void *trace[PF_DEPTH];
+    size_t depth = 0;
+    uintptr_t back = 0;
+    int thread;
+    unsigned long os_thread;
+    if (__asan_get_alloc_stack) {
+        depth = __asan_get_alloc_stack((void *)p, trace, PF_DEPTH, &thread);
+        back = 1;
+    } else if (__tsan_get_alloc_stack) {
+        depth = __tsan_get_alloc_stack((void *)p, trace, PF_DEPTH, &thread, &os_thread);
+    }
+    for (size_t i = 1; i < depth; i++)
+        pcs[i - 1] = (uintptr_t)trace[i] + back;
+    return depth > 1 ? (int)depth - 1 : 0;
 }
 
 PF_NOINLINE static void sanitizer_malloc(const volatile void *p, size_t n)
@@ -67,7 +91,13 @@ PF_NOINLINE static void sanitizer_malloc(const volatile void *p, size_t n)
     if (!pf_heap_step((uint64_t)n + 1))
         return;
     unsigned rate_no = pf_heap_crossed((uint64_t)n + 1);
-    if (rate_no && p)
+    if (!rate_no || !p)
+        return;
+    uintptr_t pcs[PF_DEPTH];
+    int npcs = sanitizer_stack(p, pcs);
+    if (npcs)
+        pf_heap_record_stack((const void *)p, n, rate_no, pcs, npcs);
+    else
         pf_heap_record((const void *)p, n, rate_no, __builtin_frame_address(0));
 }
 

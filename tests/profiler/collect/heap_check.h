@@ -6,6 +6,10 @@
 #include "profiler/collect/heap.h"
 #include "tests/check.h"
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define HEAP_PLAIN 1 /* samples come from our own malloc */
+#endif
+
 enum { ALLOC_OBJECTS, ALLOC_SPACE, INUSE_OBJECTS, INUSE_SPACE };
 
 typedef struct heap_row {
