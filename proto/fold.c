@@ -246,9 +246,10 @@ static bool line_split(const char *line, size_t n, size_t *stack_n, int64_t *val
         i--;
     if (!i || !count_parse(line + i, n - i, value) || memchr(line, '\0', n))
         return false;
-    while (i > 0 && (line[i - 1] == ' ' || line[i - 1] == '\t'))
-        i--;
-    *stack_n = i;
+    /* One separator: a name may end in spaces, but be more than that. */
+    *stack_n = i - 1;
+    for (i--; i > 0 && (line[i - 1] == ' ' || line[i - 1] == '\t'); i--)
+        ;
     return i > 0;
 }
 
