@@ -30,10 +30,9 @@ endif
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
 	-Wwrite-strings $(if $(WERROR),-Werror)
 
-# -fno-omit-frame-pointer     the walker follows frame pointers
-# -ftls-model=initial-exec    a lazy TLS access in a signal handler would call malloc
-# -fno-plt (and -z now)       nor may a handler bind a symbol
-# -fvisibility=hidden         only what says WEFT_API is exported
+# -fno-omit-frame-pointer    the walker follows frame pointers
+# -ftls-model=initial-exec, -fno-plt, -z now    a handler may neither allocate TLS nor bind a symbol
+# -fvisibility=hidden        only what says WEFT_API is exported
 BASE := -std=gnu11 -D_GNU_SOURCE -pthread -I. -Iruntime -Iprofiler -I$(B) -fPIC \
 	-fvisibility=hidden -fno-omit-frame-pointer -fno-plt -ftls-model=initial-exec
 # PF_NO_MALLOC_NAMES: under ASan and TSan malloc is theirs.
@@ -51,26 +50,31 @@ RUNTIME := $(addprefix runtime/, block.c chan.c crash.c findwork.c g.c hook.c in
 	mutex.c net.c net_addr.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c select.c \
 	stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
 RUNTIME_ASM := runtime/switch_$(ARCH).S
-COLLECT := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c gap.c heap.c \
-	label.c live.c malloc_hook.c maps.c raw.c ring.c threads.c tls.c unwind.c)
+COLLECT := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c elfname.c \
+	gap.c heap.c label.c live.c load.c malloc_hook.c maps.c raw.c ring.c start.c threads.c tls.c \
+	unwind.c)
 PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c measure.c merge.c \
 	profile.c stacks.c wire.c)
-PRESENT := $(addprefix profiler/present/, assemble.c symbol.c symbol_dwarf.c symbol_elf.c)
-FLAME := $(addprefix profiler/present/page/,)
+PRESENT := $(addprefix profiler/present/, assemble.c http.c listen.c open.c route.c symbol.c \
+	symbol_dwarf.c symbol_elf.c text.c page/index.c)
+FLAME := $(addprefix profiler/present/page/, flame.c flame_assets.c flame_svg.c)
 TOOL := $(addprefix tools/, weft.c weft_args.c weft_collapse.c weft_flame.c weft_output.c \
 	weft_source.c weft_top.c)
-DEMO := $(addprefix tools/demo/,)
+DEMO := $(addprefix tools/demo/, demo.c http.c load.c routes.c)
 
 # No instrumentation in the signal handler, the stack walker and the hooks: it calls the sanitizer.
-BARE := $(addprefix profiler/collect/, gap.c live.c heap.c malloc_hook.c contention.c tls.c \
-	unwind.c bucket.c)
+BARE := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c elfname.c gap.c \
+	heap.c label.c live.c malloc_hook.c raw.c ring.c threads.c tls.c unwind.c)
 # A last call that became a jump would leave the function out of the stacks below it.
 FRAMED := $(DEMO)
 
-TESTS_RUNTIME := $(addprefix tests/runtime/, chan_test.c lock_test.c mutex_test.c \
-	net_addr_test.c once_test.c poll_epoll_test.c poll_test.c runq_test.c select_test.c \
-	stack_test.c timer_test.c waitgroup_test.c)
-TESTS_COLLECT := $(addprefix tests/profiler/collect/, gap_test.c heap_test.c live_test.c)
+TESTS_RUNTIME := $(addprefix tests/runtime/, block_test.c chan_test.c crash_test.c hook_test.c \
+	inspect_test.c lock_test.c mutex_test.c net_addr_test.c once_test.c poll_epoll_test.c \
+	poll_test.c run_test.c runq_test.c sched_test.c select_test.c stack_test.c timer_test.c \
+	waitgroup_test.c)
+TESTS_COLLECT := $(addprefix tests/profiler/collect/, bucket_test.c elfname_test.c gap_test.c \
+	heap_test.c label_test.c live_test.c maps_test.c raw_test.c ring_test.c threads_test.c \
+	tls_test.c unwind_test.c)
 TESTS_HAZARDS := $(addprefix tests/hazards/,)
 TESTS_PROTO := $(addprefix tests/proto/,)
 TESTS_PRESENT := $(addprefix tests/profiler/present/, symbol_test.c)
@@ -79,8 +83,9 @@ TESTS_STRESS := $(addprefix tests/runtime/,)
 FUZZ := $(addprefix tests/fuzz/,)
 BENCH := $(addprefix tests/bench/, core_bench.c make_profile.c malloc_bench.c)
 TEST_MAIN := tests/check_fork.c
-SCRIPTS := $(addprefix tests/, tools/deps_test.sh tools/libs_test.sh tools/tidy_test.sh)
-SCRIPTS_E2E := $(addprefix tests/e2e/,)
+SCRIPTS := $(addprefix tests/, tools/deps_test.sh tools/libs_test.sh tools/tidy_test.sh \
+	docs/readme_test.sh)
+SCRIPTS_E2E := $(addprefix tests/e2e/, install_test.sh)
 
 LIBS_PROTO   := -lprotobuf-c -lz
 LIBS_PRESENT := -ldw -lelf -lmicrohttpd $(LIBS_PROTO)
@@ -106,11 +111,9 @@ LIBRARIES := $(B)/libweft.a $(B)/libweft.so $(B)/libweft-core.a
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-## all            libraries and programs, under build/
-all: $(LIBRARIES) $(if $(PRESENT),$(B)/libweft-present.so) $(if $(TOOL),$(B)/weft) \
-	$(if $(DEMO),$(B)/weft-demo)
+all: $(LIBRARIES) $(B)/libweft-present.so $(B)/weft $(B)/weft-demo ## libraries and programs
 help:
-	@sed -n 's/^## //p' Makefile
+	@awk -F ':.* ## ' '/^[a-z].* ## / { printf "%-34s %s\n", $$1, $$2 }' Makefile
 
 # Objects depend on the flags they were made with: CC=clang-14 after a gcc build starts anew.
 $(B)/flags: FORCE
@@ -195,67 +198,54 @@ ENV_ubsan := UBSAN_OPTIONS=print_stacktrace=1
 RUN := env $(ENV_$(MODE)) B=$(B) WEFT_LIBDIR=$(abspath $(B)) tests/run -j $(JOBS) -l $(B)/log
 SUB = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
-## check          builds everything, runs all core tests, ends with "N passed, N failed"
-check:
+check: ## builds everything, runs all core tests, ends with "N passed, N failed"
 	@tools/deps build test
 	@$(SUB) check-run
 check-run: all $(call bins,$(TEST_SRC))
 	@$(RUN) $(call bins,$(TEST_SRC)) $(if $(MODE),,$(SCRIPTS))
-## check-asan     the same test programs under AddressSanitizer; also check-tsan, check-ubsan
-check-asan check-tsan check-ubsan: check-%san:
+check-asan check-tsan check-ubsan: check-%san: ## the test programs under a sanitizer
 	@tools/deps build test
 	@$(SUB) MODE=$*san check-run
-## check-e2e      the real curl, the real go tool pprof, an installed tree
-check-e2e:
+check-e2e: ## the real curl, the real go tool pprof, an installed tree
 	@tools/deps build test e2e
 	@$(SUB) all
 	@$(RUN) $(SCRIPTS_E2E)
-## check-arm64    cross-compiles runtime and collector, runs the runtime's tests under qemu
-check-arm64:
+check-arm64: ## cross-compiles runtime and collector, runs the runtime's tests under qemu
 	@tools/deps build arm64
 	@$(SUB) MODE=arm64 arm64-run
 arm64-run: $(LIBRARIES) $(call bins,$(TESTS_RUNTIME))
 	@WEFT_TEST_UNDER="qemu-aarch64-static -L /usr/aarch64-linux-gnu" \
 		$(RUN) $(call bins,$(TESTS_RUNTIME))
-## check-long     one minute of stress, plain and under ThreadSanitizer
-check-long:
+check-long: ## one minute of stress, plain and under ThreadSanitizer
 	@tools/deps build test
 	@WEFT_STRESS_S=60 $(SUB) check-stress
 	@WEFT_STRESS_S=60 $(SUB) MODE=tsan check-stress
 check-stress: $(call bins,$(TESTS_STRESS))
 	@$(RUN) $^
-## lint           tools/tidy, clang-tidy, cppcheck, shellcheck
-lint:
+lint: ## tools/tidy, clang-tidy, cppcheck, shellcheck
 	@tools/deps build lint
 	@$(SUB) $(GEN)
 	@FLAGS='$(BASE)' JOBS=$(JOBS) tools/lint $(C_SRC)
-## bench          Weft beside the same programs in Go, alternating, medians, as ratios
-bench:
+bench: ## Weft beside the same programs in Go, alternating, medians, as ratios
 	@tools/deps build e2e
 	@$(SUB) all $(call bins,$(BENCH))
 	@B=$(B) CC='$(CC)' tests/bench/run
-## fuzz           mutates inputs of the decoders, FUZZ_ROUNDS each, under AddressSanitizer
 FUZZ_ROUNDS ?= 200000
-fuzz:
+fuzz: ## mutates inputs of the decoders, FUZZ_ROUNDS each, under AddressSanitizer
 	@tools/deps build
 	@$(SUB) MODE=asan fuzz-run
 fuzz-run: $(call bins,$(FUZZ))
 	@for f in $^; do echo "$$f $(FUZZ_ROUNDS)"; $$f $(FUZZ_ROUNDS) || exit 1; done
-## demo           the demo service under load; profiles and flame graphs in build/demo
-demo:
+demo: ## the demo service under load; profiles and flame graphs in build/demo
 	@tools/deps build test
 	@$(SUB) all
 	@B=$(B) tools/demo/run
-## serve          the demo service, left running
-serve:
+serve: ## the demo service, left running
 	@tools/deps build
 	@$(SUB) all
 	@B=$(B) tools/demo/run --serve
-## install        PREFIX=/usr/local DESTDIR=; uninstall removes the same files
-VERSION := $(shell sed -n 's/^.define WEFT_VERSION "\(.*\)"/\1/p' runtime/weft.h)
-install: all
+install: all ## PREFIX=/usr/local DESTDIR=; uninstall removes the same files
 install uninstall:
-	@B=$(B) PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' VERSION=$(VERSION) \
-		tools/install $@
+	@B=$(B) PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' tools/install $@
 clean:
 	rm -rf build
