@@ -2,27 +2,21 @@
  *
  * Invariants:
  *  1. No call sets O_NONBLOCK on a descriptor that weft_* did not make: the flag belongs to the open
- *     file, which others may share. Sockets are tried with MSG_DONTWAIT, other streams with
- *     RWF_NOWAIT; where the kernel lacks that for a kind of file (ttys; pipes before 6.4), poll(2)
- *     says first that a read has something, or that PIPE_BUF bytes fit. Another process can still be
- *     faster, so that such a step is bracketed by weft_syscall_enter and costs a thread at worst.
+ *     file, which others may share. Sockets are tried with MSG_DONTWAIT; net_file.c has the rest.
  *  2. Sockets are only written by sendmsg with MSG_NOSIGNAL. That a descriptor is no socket is a hint
  *     in its record, checked by fstat at each use; that it is one shows by ENOTSOCK.
- *  3. Disk files are always "ready" for poll. What is not in the page cache is done on the blocking
- *     pool, and there a deadline has no effect.
- *  4. errno is read by rt_errno_get right after the call that set it (R1).
- *  5. A call tries at least once before it looks at its deadline.
+ *  3. errno is read by rt_errno_get right after the call that set it (R1).
+ *  4. A call tries at least once before it looks at its deadline.
  *
  * What has no event to wait for is tried again at growing intervals (1 to 16 ms): connect to a unix
  * listener whose backlog is full, and sendto from an unconnected unix datagram socket to a full one.
  *
- * Rejected: dup with its own O_NONBLOCK (the flag is the open file's, not the descriptor's);
- * reopening /proc/self/fd/N (not for sockets, needs /proc, needs permission); a reference count on
- * the number, so that a close waits for tries that are under way (two locked operations per call
- * to guard a program against using a descriptor that it closes).
+ * Rejected: a reference count on the number, so that a close waits for tries that are under way (two
+ * locked operations per call to guard a program against using a descriptor that it closes).
  */
 #include "weft_net.h"
 #include "net_addr.h"
+#include "net_file.h"
 #include "rt_poll.h"
 #include "tls.h"
 #include <errno.h>
@@ -68,11 +62,6 @@ static void op_end(struct op *op)
         rt_poll_pass(op->fd, op->dirs);
 }
 
-static ssize_t result_of(ssize_t r)
-{
-    return r < 0 ? -rt_errno_get() : r;
-}
-
 static int backoff(int64_t *ns, int64_t deadline)
 {
     int64_t left = deadline == WEFT_FOREVER ? INT64_MAX : deadline - rt_now();
@@ -84,104 +73,6 @@ static int backoff(int64_t *ns, int64_t deadline)
     return 0;
 }
 
-/* The ready ones of events now; -EAGAIN for none. */
-static int poll_now(int fd, short events)
-{
-    struct pollfd p = {.fd = fd, .events = events};
-    ssize_t n;
-    do
-        n = result_of(poll(&p, 1, 0));
-    while (n == -EINTR);
-    if (n <= 0)
-        return n < 0 ? (int)n : -EAGAIN;
-    return p.revents & POLLNVAL ? -EBADF : p.revents;
-}
-
-/* ---- what is not a socket ---- */
-
-enum file_kind { FILE_SOCKET, FILE_DISK, FILE_STREAM };
-
-static int file_kind(int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st) < 0)
-        return -rt_errno_get();
-    if (S_ISSOCK(st.st_mode))
-        return FILE_SOCKET;
-    return S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode) ? FILE_DISK
-                                                                             : FILE_STREAM;
-}
-
-struct file_io {
-    int fd, count, flags;
-    bool out;
-    const struct iovec *iov;
-    ssize_t result;
-};
-
-static void file_io_step(void *arg)
-{
-    struct file_io *io = arg;
-    do {
-        io->result = result_of(io->out ? pwritev2(io->fd, io->iov, io->count, -1, io->flags)
-                                       : preadv2(io->fd, io->iov, io->count, -1, io->flags));
-    } while (io->result == -EINTR);
-}
-
-static void file_io_bracketed(struct file_io *io)
-{
-    weft_syscall_enter();
-    file_io_step(io);
-    weft_syscall_exit();
-}
-
-static ssize_t disk_io(struct file_io *io)
-{
-    io->flags = RWF_NOWAIT;
-    file_io_step(io);
-    /* 0: kernels of the 5.9 time could say "end of file" for "would block". */
-    if (io->result != -EAGAIN && io->result != -EOPNOTSUPP && io->result != 0)
-        return io->result;
-    io->flags = 0;
-    if (weft_blocking(file_io_step, io) < 0)
-        file_io_bracketed(io);
-    return io->result;
-}
-
-static ssize_t stream_io(struct file_io *io)
-{
-    struct iovec part;
-    io->flags = RWF_NOWAIT;
-    file_io_step(io);
-    if (io->result != -EOPNOTSUPP)
-        return io->result;
-    int ready = poll_now(io->fd, io->out ? POLLOUT : POLLIN);
-    if (ready < 0)
-        return ready;
-    if (io->out && io->count > 0) {
-        part = io->iov[0];
-        if (part.iov_len > PIPE_BUF)
-            part.iov_len = PIPE_BUF;
-        io->iov = &part;
-        io->count = 1;
-    }
-    io->flags = 0;
-    file_io_bracketed(io);
-    return io->result;
-}
-
-/* One try on a file; -EPROTOTYPE: it is a socket after all. */
-static ssize_t file_try(int fd, bool out, const struct iovec *iov, int count)
-{
-    struct file_io io = {.fd = fd, .out = out, .iov = iov, .count = count};
-    int kind = file_kind(fd);
-    if (kind < 0)
-        return kind;
-    if (kind == FILE_SOCKET)
-        return -EPROTOTYPE;
-    return kind == FILE_DISK ? disk_io(&io) : stream_io(&io);
-}
-
 /* ---- one try, of either kind ---- */
 
 static ssize_t socket_try(int fd, bool out, struct msghdr *msg, int flags)
@@ -190,7 +81,7 @@ static ssize_t socket_try(int fd, bool out, struct msghdr *msg, int flags)
     socklen_t room = msg->msg_namelen;
     do {
         msg->msg_namelen = room;
-        n = result_of(out ? sendmsg(fd, msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL)
+        n = rt_result(out ? sendmsg(fd, msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL)
                           : recvmsg(fd, msg, flags | MSG_DONTWAIT));
     } while (n == -EINTR);
     return n;
@@ -204,7 +95,7 @@ static ssize_t try_io(int fd, bool out, struct msghdr *msg, int flags, bool any_
             return n;
         rt_poll_hint_set(fd, true);
     }
-    ssize_t n = file_try(fd, out, msg->msg_iov, (int)msg->msg_iovlen);
+    ssize_t n = rt_file_try(fd, out, msg->msg_iov, (int)msg->msg_iovlen);
     if (n != -EPROTOTYPE)
         return n;
     rt_poll_hint_set(fd, false);
@@ -245,7 +136,7 @@ ssize_t weft_readv_dl(int fd, const struct iovec *iov, int iovcnt, int64_t deadl
     struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iovcnt};
     ssize_t total = iov_total(iov, iovcnt);
     if (total <= 0) /* recvmsg would wait where read does not */
-        return total < 0 ? total : result_of(fcntl(fd, F_GETFD)) < 0 ? -EBADF : 0;
+        return total < 0 ? total : rt_result(fcntl(fd, F_GETFD)) < 0 ? -EBADF : 0;
     return read_loop(fd, &msg, 0, true, deadline);
 }
 
@@ -392,7 +283,7 @@ static bool unix_socket_is_dead(const rt_addr *a)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
-    bool dead = result_of(connect(fd, &a->sa, a->len)) == -ECONNREFUSED;
+    bool dead = rt_result(connect(fd, &a->sa, a->len)) == -ECONNREFUSED;
     close(fd);
     return dead;
 }
@@ -404,12 +295,12 @@ static int bind_and_listen(int fd, const rt_addr *a)
         set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (family == AF_INET6)
         set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, !a->dual);
-    int r = (int)result_of(bind(fd, &a->sa, a->len));
+    int r = (int)rt_result(bind(fd, &a->sa, a->len));
     if (r == -EADDRINUSE && family == AF_UNIX && unix_socket_is_dead(a)) {
         unlink(a->un.sun_path);
-        r = (int)result_of(bind(fd, &a->sa, a->len));
+        r = (int)rt_result(bind(fd, &a->sa, a->len));
     }
-    return r < 0 ? r : (int)result_of(listen(fd, SOMAXCONN));
+    return r < 0 ? r : (int)rt_result(listen(fd, SOMAXCONN));
 }
 
 int weft_listen(const char *net, const char *addr)
@@ -417,7 +308,7 @@ int weft_listen(const char *net, const char *addr)
     rt_addr a[RT_ADDR_MAX];
     int n = rt_addr_parse(net, addr, true, a), r = n;
     for (int i = 0; i < n; i++) {
-        int fd = (int)result_of(
+        int fd = (int)rt_result(
             socket(a[i].sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         r = fd < 0 ? fd : bind_and_listen(fd, &a[i]);
         if (r == 0)
@@ -432,7 +323,18 @@ int weft_listen(const char *net, const char *addr)
 
 static int accept_once(int fd)
 {
-    return (int)result_of(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    return (int)rt_result(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+static int accept_ready(int fd)
+{
+    int listens = 0, r = rt_poll_now(fd, POLLIN);
+    socklen_t n = sizeof listens;
+    if (r != -EAGAIN)
+        return r;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) < 0)
+        return -rt_errno_get();
+    return listens ? -EAGAIN : -EINVAL; /* accept would say so at once */
 }
 
 /* accept has no "do not wait" of its own: the listener's flag decides. */
@@ -440,13 +342,13 @@ static int try_accept(int fd)
 {
     int r;
     do {
-        r = (int)result_of(fcntl(fd, F_GETFL));
+        r = (int)rt_result(fcntl(fd, F_GETFL));
         if (r < 0)
             return r;
         if (r & O_NONBLOCK) {
             r = accept_once(fd);
         } else {
-            r = poll_now(fd, POLLIN);
+            r = accept_ready(fd);
             if (r < 0)
                 return r;
             weft_syscall_enter();
@@ -484,7 +386,7 @@ int weft_accept(int fd)
 
 static int connect_result(int fd)
 {
-    int ready = poll_now(fd, POLLOUT), err = 0;
+    int ready = rt_poll_now(fd, POLLOUT), err = 0;
     socklen_t n = sizeof err;
     if (ready < 0)
         return ready;
@@ -498,7 +400,7 @@ static int connect_dl(int fd, const rt_addr *a, int64_t deadline)
     struct op op;
     int64_t pause_ns = BACKOFF_FIRST_NS;
     int r;
-    while ((r = (int)result_of(connect(fd, &a->sa, a->len))) == -EAGAIN &&
+    while ((r = (int)rt_result(connect(fd, &a->sa, a->len))) == -EAGAIN &&
            a->sa.sa_family == AF_UNIX) {
         r = backoff(&pause_ns, deadline);
         if (r < 0)
@@ -528,7 +430,7 @@ static int dial_one(const rt_addr *a, int64_t deadline)
 {
     int family = a->sa.sa_family;
     for (int i = 0; i < SELF_CONNECTS; i++) {
-        int fd = (int)result_of(socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        int fd = (int)rt_result(socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         if (fd < 0)
             return fd;
         if (family != AF_UNIX)
@@ -566,7 +468,7 @@ int weft_dial(const char *net, const char *addr)
 
 int weft_shutdown(int fd, int how)
 {
-    return (int)result_of(shutdown(fd, how));
+    return (int)rt_result(shutdown(fd, how));
 }
 
 int weft_close(int fd)
@@ -584,7 +486,7 @@ int weft_fd_wait_dl(int fd, short events, int64_t deadline)
         return -EBADF;
     op_begin(&op, fd, dirs, deadline);
     for (;;) {
-        int ready = poll_now(fd, events);
+        int ready = rt_poll_now(fd, events);
         if (ready != -EAGAIN) {
             op_end(&op);
             return ready;

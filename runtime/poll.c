@@ -30,9 +30,9 @@
  *     number has a new life and those who still wait in the old one get -EBADF. (They wait until then,
  *     as a thread in read(2) would; weft_close is the call that wakes.)
  *  6. Plain threads wait in poll(2), on the descriptor and on an eventfd that rt_poll_close writes.
- *  7. Coroutines that weft_run's end abandoned stay in the queues (their stacks stay too). They are
- *     passed over, so that none takes an event with it that the next weft_run waits for, and are not
- *     counted.
+ *  7. Coroutines that weft_run's end abandoned stay in the queues (their stacks stay too).
+ *     rt_queue_pop passes them over, so that none takes an event with it that the next weft_run waits
+ *     for; and they are not counted.
  *
  * Locks: record lock, rank 1, handed over the switch by rt_wait; spare_lock, rank 4.
  *
@@ -242,10 +242,7 @@ static void side_settled_locked(poll_record *rec, int side)
 
 static rt_waiter *pop_locked(poll_record *rec, int side, int result)
 {
-    rt_waiter *w;
-    do /* invariant 7 */
-        w = rt_queue_pop(&rec->queue[side]);
-    while (w && load_relaxed(&w->g->kind) == RT_KIND_CORO && w->g->epoch != load_relaxed(&rt_sched.epoch));
+    rt_waiter *w = rt_queue_pop(&rec->queue[side]);
     if (w)
         w->result = result;
     side_settled_locked(rec, side);
@@ -507,7 +504,7 @@ int rt_poll_wait(int fd, unsigned dirs, const rt_poll_mark *mark, int64_t deadli
     poll_record *rec = find_record(fd);
     if (!g || (!rec && !(rec = make_record(fd))))
         return -ENOMEM;
-    if (load_relaxed(&g->kind) == RT_KIND_THREAD)
+    if (g->kind == RT_KIND_THREAD)
         return wait_thread(rec, fd, dirs, mark, deadline);
     int r = rt_poll_active() ? 0 : activate();
     return r < 0 ? r : park(rec, fd, dirs, mark, deadline);
