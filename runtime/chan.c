@@ -149,7 +149,7 @@ static RT_NOINLINE rt_waiter *pop_locked(weft_chan *c, rt_queue *q)
     return w;
 }
 
-int rt_chan_send_locked(weft_chan *c, const void *elem, rt_waiter **wake)
+static inline int send_locked(weft_chan *c, const void *elem, rt_waiter **wake)
 {
     if (rt_unlikely(load_relaxed(&c->closed)))
         return -EPIPE;
@@ -169,7 +169,7 @@ int rt_chan_send_locked(weft_chan *c, const void *elem, rt_waiter **wake)
     return 0;
 }
 
-int rt_chan_recv_locked(weft_chan *c, void *elem, rt_waiter **wake)
+static inline int recv_locked(weft_chan *c, void *elem, rt_waiter **wake)
 {
     size_t count = load_relaxed(&c->count);
     if (load_relaxed(&c->has_sends)) {
@@ -195,6 +195,16 @@ int rt_chan_recv_locked(weft_chan *c, void *elem, rt_waiter **wake)
         return -EPIPE;
     }
     return -EAGAIN;
+}
+
+int rt_chan_send_locked(weft_chan *c, const void *elem, rt_waiter **wake)
+{
+    return send_locked(c, elem, wake);
+}
+
+int rt_chan_recv_locked(weft_chan *c, void *elem, rt_waiter **wake)
+{
+    return recv_locked(c, elem, wake);
 }
 
 /* ---- waiting ---- */
@@ -233,7 +243,7 @@ int rt_chan_send_why(weft_chan *c, const void *elem, int64_t deadline, weft_wait
 {
     rt_waiter *wake = NULL;
     rt_lock_acquire(&c->lock);
-    int r = rt_chan_send_locked(c, elem, &wake);
+    int r = send_locked(c, elem, &wake);
     if (rt_unlikely(r == -EAGAIN))
         return wait_locked(c, &c->sendq, (void *)elem, deadline, why);
     rt_lock_release(&c->lock);
@@ -246,7 +256,7 @@ int rt_chan_recv_why(weft_chan *c, void *elem, int64_t deadline, weft_wait_reaso
 {
     rt_waiter *wake = NULL;
     rt_lock_acquire(&c->lock);
-    int r = rt_chan_recv_locked(c, elem, &wake);
+    int r = recv_locked(c, elem, &wake);
     if (rt_unlikely(r == -EAGAIN)) {
         r = wait_locked(c, &c->recvq, elem, deadline, why);
         if (r == -EPIPE)
@@ -299,7 +309,7 @@ int weft_chan_try_send(weft_chan *c, const void *elem)
         return -EAGAIN;
     rt_waiter *wake = NULL;
     rt_lock_acquire(&c->lock);
-    int r = rt_chan_send_locked(c, elem, &wake);
+    int r = send_locked(c, elem, &wake);
     rt_lock_release(&c->lock);
     if (wake != NULL)
         rt_waiter_ready(wake);
@@ -322,7 +332,7 @@ int weft_chan_try_recv(weft_chan *c, void *elem)
     }
     rt_waiter *wake = NULL;
     rt_lock_acquire(&c->lock);
-    int r = rt_chan_recv_locked(c, elem, &wake);
+    int r = recv_locked(c, elem, &wake);
     rt_lock_release(&c->lock);
     if (wake != NULL)
         rt_waiter_ready(wake);

@@ -221,11 +221,8 @@ static int wait_all_locked(sel *s, int64_t deadline)
     rt_wait_begin(g);
     for (int i = 0; i < s->n; i++) {
         const weft_case *k = &s->cs[s->lock_order[i]];
-        s->waiters[i] = (rt_waiter){.g = g,
-                                    .elem = k->elem,
-                                    .obj = k->chan,
-                                    .index = s->lock_order[i],
-                                    .shared = true};
+        s->waiters[i] = (rt_waiter){
+            .g = g, .elem = k->elem, .obj = k->chan, .index = s->lock_order[i], .shared = true};
         rt_queue_push(case_queue(k), &s->waiters[i]);
         rt_chan_note_locked(k->chan);
     }

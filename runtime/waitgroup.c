@@ -44,7 +44,7 @@ static inline int sum(int64_t word, int n, int64_t *next)
     return *next < 0 ? -EINVAL : 0;
 }
 
-/* release: all that came before an add is seen by the waiter it ends (acquire in weft_wg_wait_dl);
+/* release: all that came before an add is seen by the waiter it ends (acquire in wait);
  * acquire: the add that reaches 0 hands on what the others released, and a wait whose step fails
  * because the count has just become 0 must see what came before that, too. */
 static inline bool cas(wg_rec *wg, int64_t *seen, int64_t next)
@@ -75,9 +75,8 @@ static RT_NOINLINE int add_slow(wg_rec *wg, int n)
     return r;
 }
 
-int weft_wg_add(weft_wg *pwg, int n)
+static inline int add(wg_rec *wg, int n)
 {
-    wg_rec *wg = rec(pwg);
     int64_t word = load_relaxed(&wg->count), next;
     do {
         int r = sum(word, n, &next);
@@ -89,9 +88,14 @@ int weft_wg_add(weft_wg *pwg, int n)
     return 0;
 }
 
+int weft_wg_add(weft_wg *wg, int n)
+{
+    return add(rec(wg), n);
+}
+
 int weft_wg_done(weft_wg *wg)
 {
-    return weft_wg_add(wg, -1);
+    return add(rec(wg), -1);
 }
 
 /* Sets the mark, unless the count is 0. acquire: partner is cas in the add that made it 0. */
@@ -143,15 +147,19 @@ static RT_NOINLINE int wait_slow(wg_rec *wg, int64_t deadline)
     return r;
 }
 
-int weft_wg_wait(weft_wg *wg)
+static inline int wait(wg_rec *wg, int64_t deadline)
 {
-    return weft_wg_wait_dl(wg, WEFT_FOREVER);
-}
-
-int weft_wg_wait_dl(weft_wg *pwg, int64_t deadline)
-{
-    wg_rec *wg = rec(pwg);
     if (load_acquire(&wg->count) == 0) /* acquire: partner is cas in the add that made it 0 */
         return 0;
     return wait_slow(wg, deadline);
+}
+
+int weft_wg_wait(weft_wg *wg)
+{
+    return wait(rec(wg), WEFT_FOREVER);
+}
+
+int weft_wg_wait_dl(weft_wg *wg, int64_t deadline)
+{
+    return wait(rec(wg), deadline);
 }
