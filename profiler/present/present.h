@@ -1,6 +1,7 @@
 /* The private map of the present half: raw snapshots in, answers out.
  *
- *   route.c   request -> reply, without a transport     http.c   the listener and its threads
+ *   route.c   request -> reply, without a transport
+ *   listen.c  address -> listening socket               http.c   its connections and threads
  *   assemble.c raw -> profile                           text.c   raw -> debug=1 and 2
  *   symbol.c  address -> names, with a cache, over symbol_elf.c (files, symbol tables) and
  *             symbol_dwarf.c (functions, inline chains, lines)
@@ -21,7 +22,7 @@
 #define PF_SEGMENTS_MAX 16 /* executable segments of one ELF file that are looked at */
 
 /* What open.c was given; NULL before. */
-extern PF_HIDDEN const pf_collect_api *pf_api;
+extern PF_HIDDEN const pf_collect_api *pf_collect;
 
 /* ---- symbol.c ---- */
 
@@ -92,22 +93,33 @@ PF_HIDDEN uint32_t pf_dwarf_find(pf_dwarf *, uint64_t vaddr, pf_frame *frames, u
 
 /* ---- assemble.c ---- */
 
-/* A group: samples of one stack and one label set (and one block size), added up. */
+typedef enum pf_kind { PF_KIND_CPU, PF_KIND_HEAP, PF_KIND_CONTENTION, PF_KIND_COUNT } pf_kind;
+PF_HIDDEN pf_kind pf_kind_of(const pf_source *);
+
+/* Samples of one stack and one label set (and one block size), added up. */
 typedef struct pf_group {
     const pf_sample *sample; /* the first of them */
     int64_t values[PF_VALUES], unscaled[PF_VALUES];
-    uint32_t first, end; /* frames of sample->pcs that are shown: [first, end) */
 } pf_group;
 
-/* Groups the samples, sorted as Go sorts them: by the value in column `by` descending (negative:
- * order of first appearance), then by stack. NULL without memory; free() it. The symbols lock must
- * be held. strip: hide the library's own leading and root frames. */
-PF_HIDDEN pf_group *pf_group_samples(const pf_raw *raw, int by, bool strip, size_t *n);
+/* Groups the samples. Order: column `by` of the values descending (PF_VALUES + i: column i of
+ * unscaled), then the stack; by < 0: first appearance.
+ * NULL without memory (and for no samples, with *n = 0 and *err = 0); free() it. */
+PF_HIDDEN pf_group *pf_group_samples(const pf_raw *raw, int by, size_t *n, int *err);
+
+/* The module that an address is in, or NULL. */
 PF_HIDDEN const pf_module *pf_module_of(const pf_raw *raw, uintptr_t address);
 /* The address to show and to look up for frame i: exact for an exact leaf, else one less. */
 PF_HIDDEN uintptr_t pf_frame_address(const pf_sample *s, uint32_t i);
-/* How many of the place's innermost lines are hidden when it is a stripped leaf. */
-PF_HIDDEN uint32_t pf_hidden_lines(const pf_raw *raw, const pf_module *m, const pf_place *p);
+
+/* What is shown of a stack: frames [first, end), without the `inner` innermost lines of the first.
+ * The rest is the library itself, as Go hides runtime.*; never everything. */
+typedef struct pf_view {
+    uint32_t first, end, inner;
+} pf_view;
+/* The symbols lock is held. */
+PF_HIDDEN pf_view pf_view_of(const pf_raw *raw, const pf_sample *s);
+
 PF_HIDDEN int pf_assemble(const pf_raw *raw, pb_profile **out);
 
 /* ---- text.c ---- */
@@ -144,6 +156,22 @@ PF_HIDDEN int pf_reply_error(pf_reply *, int status, const char *line);
 PF_HIDDEN char *pf_query(const char *query, const char *key);
 PF_HIDDEN int pf_handle(const char *method, const char *target, const void *body, size_t n,
                         weft_reply_fn reply, void *arg);
+
+/* ---- listen.c ---- */
+
+typedef struct pf_listener {
+    int fd;
+    int port; /* 0 for unix */
+    bool is_unix;
+    bool loopback;       /* only this machine's processes reach it by TCP */
+    char path[108];      /* of a unix socket in the file system, else "" */
+    uint64_t dev, inode; /* of that path, so that only our own is removed */
+} pf_listener;
+/* "HOST:PORT", "[V6]:PORT", "unix:/path", "unix:@name"; %p is the process id. 0 or a negative
+ * errno, as weft_pprof_serve says. */
+PF_HIDDEN int pf_listen(pf_listener *, const char *addr);
+/* Closes it, and removes a unix socket's path when it is still ours. */
+PF_HIDDEN void pf_listen_close(pf_listener *);
 
 /* ---- http.c ---- */
 

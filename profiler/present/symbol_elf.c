@@ -141,7 +141,7 @@ static Elf *module_from_path(const char *path, const pf_module *m)
 static Elf *module_file(const pf_module *m)
 {
     char link[96];
-    Elf *elf = m->path[0] == '/' ? module_from_path(m->path, m) : NULL;
+    Elf *elf = module_from_path(m->path, m); /* which may be relative to where the program began */
 
     if (!elf)
         elf = module_from_path("/proc/self/exe", m);
@@ -537,8 +537,7 @@ int pf_elf_open(pf_elf *e, const pf_module *m)
     memset(e, 0, sizeof *e);
     e->elf = strcmp(m->path, "[vdso]") == 0 ? vdso_image(e, m) : module_file(m);
     if (!e->elf) {
-        if (m->path[0] == '/')
-            image_symbols(e, m, &c);
+        image_symbols(e, m, &c);
     } else {
         if (!e->memory && !has_debug_info(e->elf))
             e->debug = debug_file(e->elf, m);

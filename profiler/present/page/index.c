@@ -69,7 +69,7 @@ static size_t collect(entry *out)
     size_t n = sizeof fixed / sizeof *fixed;
 
     memcpy(out, fixed, sizeof fixed);
-    for (const pf_source *const *s = pf_api->sources; *s; s++)
+    for (const pf_source *const *s = pf_collect->sources; *s; s++)
         if ((*s)->snapshot)
             out[n++] = (entry){(*s)->name, (*s)->help, (*s)->count ? (*s)->count() : 0};
     qsort(out, n, sizeof *out, by_name);
@@ -115,7 +115,7 @@ int pf_page_index(char **buf, size_t *n)
     entry *e;
     FILE *f;
 
-    while (pf_api->sources[sources])
+    while (pf_collect->sources[sources])
         sources++;
     e = malloc((sources + sizeof fixed / sizeof *fixed) * sizeof *e);
     *buf = NULL;
