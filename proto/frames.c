@@ -6,7 +6,7 @@
  * 2. No name is empty.
  * 3. With `folded`, no name holds ';', a control byte or invalid UTF-8; at a leaf none ends in a
  *    space and a number (it would read as a second count), at a root none begins with '#' (the line
- *    would read as a comment). The substitutes are names of their own, so equal text is one number.
+ *    would read as a comment) or is blank. The substitutes are names of their own, so equal text is one number.
  *
  * No locks.
  */
@@ -135,7 +135,8 @@ static int64_t substitute(pb_frames *f, size_t i, bool leaf)
 {
     struct pb_frames_mem *m = f->mem;
     const char *s = m->names.text[i];
-    size_t n = pb_text_len(s), at = leaf ? count_tail(s, n) : (*s == '#' ? 0 : n);
+    bool no_root = *s == '#' || s[strspn(s, " ")] == '\0';
+    size_t n = pb_text_len(s), at = leaf ? count_tail(s, n) : no_root ? 0 : n;
     if (at == n)
         return (int64_t)i;
     char *copy = pb_arena_alloc(&m->arena, n + 1);
