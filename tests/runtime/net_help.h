@@ -11,13 +11,14 @@
 /* Defines the test twice: the body as the first coroutine, and on a plain thread. `spawn` starts
  * the other side in the same kind of place. */
 __attribute__((unused)) static bool on_threads;
-#define BOTH(name, seconds)                                                                        \
+#define BOTH(name, seconds) BOTH_OF(SUITE, name, seconds)
+#define BOTH_OF(suite, name, seconds)                                                              \
     BODY(name);                                                                                    \
-    Test(SUITE, name, .timeout = (seconds))                                                        \
+    Test(suite, name, .timeout = (seconds))                                                        \
     {                                                                                              \
         RUN(2, name);                                                                              \
     }                                                                                              \
-    Test(SUITE, name##_threads, .timeout = (seconds))                                              \
+    Test(suite, name##_threads, .timeout = (seconds))                                              \
     {                                                                                              \
         on_threads = true;                                                                         \
         cr_assert_eq(name(0, NULL), 0);                                                            \

@@ -307,6 +307,7 @@ BOTH(peer_reset_wakes_a_writer, 60)
     tcp_pair(s);
     struct writer w = {.fd = s[0], .n = 16 << 20};
     spawn(write_twice, &w);
+    cr_assert_eq(weft_fd_wait(s[1], POLLIN), POLLIN);
     weft_sleep(20 * MS);
     struct linger now = {.l_onoff = 1, .l_linger = 0};
     setsockopt(s[1], SOL_SOCKET, SO_LINGER, &now, sizeof now);
