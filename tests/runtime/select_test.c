@@ -472,38 +472,43 @@ Test(select, first_choices_on_fresh_channels_are_even, .timeout = 120)
 
 /* ---- "none is ready" is said of one moment ---- */
 
+enum { TOKEN_CASES = 48 };
 struct token {
-    weft_chan *a, *b;
-    int rounds;
+    weft_chan *c[TOKEN_CASES]; /* the token is in the first or the last, the others stay empty */
     _Atomic(bool) over;
 };
 /* Puts a second token down before it takes the first up: at each moment one channel has one. */
 static void move_token(void *arg)
 {
     struct token *t = arg;
+    weft_chan *a = t->c[0], *b = t->c[TOKEN_CASES - 1];
     long v = 1;
-    for (int i = 0; i < t->rounds; i++) {
-        weft_chan_send(i % 2 ? t->a : t->b, &v);
-        weft_chan_recv(i % 2 ? t->b : t->a, &v);
+    for (int i = 0; !atomic_load(&t->over); i++) {
+        weft_chan_send(i % 2 ? a : b, &v);
+        weft_chan_recv(i % 2 ? b : a, &v);
     }
-    atomic_store(&t->over, true);
 }
 BODY(token_body)
 {
-    struct token t = {.a = chan_of(4), .b = chan_of(4), .rounds = SCALE(100000)};
+    struct token t = {.over = false};
+    weft_case cs[TOKEN_CASES];
     long v = 1;
-    weft_chan_send(t.a, &v);
+    for (int i = 0; i < TOKEN_CASES; i++) {
+        t.c[i] = chan_of(4);
+        cs[i] = (weft_case)WEFT_RECV(t.c[i], &v);
+    }
+    weft_chan_send(t.c[0], &v);
     weft_wg left = WEFT_WG_INIT;
     start_threads(&left, 1, move_token, &t);
-    while (!atomic_load(&t.over)) {
-        weft_case cs[] = {WEFT_RECV(t.a, &v), WEFT_RECV(t.b, &v)};
-        int r = weft_try_select(cs, 2);
+    for (int i = 0; i < SCALE(200000); i++) {
+        int r = weft_try_select(cs, TOKEN_CASES);
         cr_assert(r >= 0, "there was always a token: %d", r);
-        weft_chan_send(r == 0 ? t.a : t.b, &v);
+        weft_chan_send(t.c[r], &v);
     }
+    atomic_store(&t.over, true);
     join(&left);
-    weft_chan_release(t.a);
-    weft_chan_release(t.b);
+    for (int i = 0; i < TOKEN_CASES; i++)
+        weft_chan_release(t.c[i]);
     return 0;
 }
 Test(select, try_select_looks_at_all_channels_at_once, .timeout = 120)

@@ -134,6 +134,27 @@ Test(waitgroup, an_add_right_after_the_zero_holds_nobody_back)
     RUN(1, readded_body);
 }
 
+/* An add that may still hold the lock must leave the word unlike a blank one: a wait on 0 would
+ * return, and its caller free the group, under the add's feet. */
+BODY(marked_body)
+{
+    struct gate g = {.value = 0};
+    weft_wg left = WEFT_WG_INIT;
+    weft_wg_add(&g.w, 1);
+    start(&left, 1, wait_once, &g);
+    settle();
+    weft_wg_done(&g.w);
+    cr_assert_eq(g.w.count, 1, "count 0, marked: the next wait goes through the lock");
+    cr_assert_eq(weft_wg_wait_dl(&g.w, 0), 0);
+    cr_assert_eq(g.w.count, 0);
+    join(&left);
+    return 0;
+}
+Test(waitgroup, the_zero_that_woke_somebody_stays_marked)
+{
+    RUN(1, marked_body);
+}
+
 /* ---- storms ---- */
 
 static void count_down(void *arg)
