@@ -51,11 +51,11 @@
 #define POOL_BYTES ((size_t)64 << 10) /* of one connection; bounds the request line and headers */
 
 typedef struct conn {
-    bool busy;   /* under `lock` */
-    bool closed; /* its thread's own */
-    _Atomic(int)
-        fd; /* what a child after fork must close; -1 before it is closed here, since the */
-    _Atomic(int) epoll; /* number may be anybody's after that */
+    bool busy;          /* under `lock` */
+    bool closed, asked; /* its thread's own; asked: a request line came, and is not answered yet */
+    /* What a child after fork must close; -1 before it is closed here, since the numbers may be
+     * anybody's after that. */
+    _Atomic(int) fd, epoll;
 } conn;
 
 static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
@@ -168,8 +168,8 @@ static void *take_target(void *arg, const char *uri, struct MHD_Connection *c)
 {
     request *q = calloc(1, sizeof *q);
 
-    (void)arg;
     (void)c;
+    ((conn *)arg)->asked = true;
     if (q && strncmp(uri, "http://", 7) == 0) { /* the absolute form that a proxy gets */
         const char *path = strchr(uri + 7, '/');
         uri = path ? path : "/";
@@ -186,8 +186,8 @@ static void forget_request(void *arg, struct MHD_Connection *c, void **con_cls,
 {
     request *q = *con_cls;
 
-    (void)arg;
     (void)code;
+    ((conn *)arg)->asked = false;
     *con_cls = NULL;
     if (q) {
         free(q->target);
@@ -367,17 +367,25 @@ static void connection_event(void *arg, struct MHD_Connection *c, void **context
     }
 }
 
+/* A client that closes its half while the library has read part of a request is not noticed by the
+ * library: that end came with the same edge of its epoll as the data. So the end is watched here
+ * while no request is being answered; one more run reads what came before it. */
 static void drive(conn *self, struct MHD_Daemon *d)
 {
-    struct pollfd p[2] = {{.fd = self->epoll, .events = POLLIN},
-                          {.fd = server.stop, .events = POLLIN}};
+    struct pollfd p[3] = {{.fd = self->epoll, .events = POLLIN},
+                          {.fd = server.stop, .events = POLLIN},
+                          {.events = POLLRDHUP}};
 
     while (MHD_run(d) == MHD_YES && !self->closed) {
         MHD_UNSIGNED_LONG_LONG ms;
         int timeout = -1;
+        if (p[2].revents && !self->asked)
+            break;
         if (MHD_get_timeout(d, &ms) == MHD_YES)
             timeout = ms < 3600000 ? (int)ms : 3600000;
-        poll(p, 2, timeout);
+        p[2].fd = self->asked ? -1 : self->fd;
+        p[2].revents = 0;
+        poll(p, 3, timeout);
         if (p[1].revents)
             break;
     }
@@ -393,8 +401,8 @@ static void *connection_thread(void *arg)
     pf_collect->thread_quiet(true);
     pthread_setname_np(pthread_self(), "weft-pprof-conn");
     d = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, answer, self,
-                         MHD_OPTION_URI_LOG_CALLBACK, take_target, NULL,
-                         MHD_OPTION_NOTIFY_COMPLETED, forget_request, NULL,
+                         MHD_OPTION_URI_LOG_CALLBACK, take_target, self,
+                         MHD_OPTION_NOTIFY_COMPLETED, forget_request, self,
                          MHD_OPTION_NOTIFY_CONNECTION, connection_event, self,
                          MHD_OPTION_CONNECTION_MEMORY_LIMIT, POOL_BYTES,
                          MHD_OPTION_CONNECTION_TIMEOUT, READ_S, MHD_OPTION_END);
@@ -444,7 +452,7 @@ static void start_connection(int fd)
             c = &server.conns[i];
     if (c) {
         c->busy = true;
-        c->closed = false;
+        c->closed = c->asked = false;
         c->fd = fd;
         server.nconns++;
     }
