@@ -47,8 +47,8 @@ ALL_CFLAGS := $(BASE) $(CFLAGS) $(WARN) $(SAN)
 
 ARCH := $(if $(findstring aarch64,$(shell $(CC) -dumpmachine)),arm64,amd64)
 RUNTIME := $(addprefix runtime/, block.c chan.c crash.c findwork.c g.c hook.c inspect.c lock.c \
-	mutex.c net.c net_addr.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c select.c \
-	stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
+	mutex.c net.c net_addr.c net_file.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c \
+	select.c stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
 RUNTIME_ASM := runtime/switch_$(ARCH).S
 COLLECT := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c elfname.c \
 	gap.c heap.c label.c live.c load.c malloc_hook.c maps.c raw.c ring.c start.c threads.c tls.c \
@@ -63,29 +63,37 @@ TOOL := $(addprefix tools/, weft.c weft_args.c weft_collapse.c weft_flame.c weft
 DEMO := $(addprefix tools/demo/, demo.c http.c load.c routes.c)
 
 # No instrumentation in the signal handler, the stack walker and the hooks: it calls the sanitizer.
-BARE := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c elfname.c gap.c \
-	heap.c label.c live.c malloc_hook.c raw.c ring.c threads.c tls.c unwind.c)
+# TSan holds signals back, and must see the atomics by which the second list hands data over.
+BARE := $(addprefix profiler/collect/, bucket.c contention.c cpu.c elfname.c gap.c heap.c live.c \
+	malloc_hook.c tls.c unwind.c $(if $(filter-out tsan,$(MODE)),coroutine.c label.c raw.c ring.c \
+	threads.c))
 # A last call that became a jump would leave the function out of the stacks below it.
 FRAMED := $(DEMO)
 
 TESTS_RUNTIME := $(addprefix tests/runtime/, block_test.c chan_test.c crash_test.c hook_test.c \
-	inspect_test.c lock_test.c mutex_test.c net_addr_test.c once_test.c poll_epoll_test.c \
-	poll_test.c run_test.c runq_test.c sched_test.c select_test.c stack_test.c timer_test.c \
-	waitgroup_test.c)
-TESTS_COLLECT := $(addprefix tests/profiler/collect/, bucket_test.c elfname_test.c gap_test.c \
-	heap_test.c label_test.c live_test.c maps_test.c raw_test.c ring_test.c threads_test.c \
+	inspect_test.c lock_test.c mutex_test.c net_addr_test.c net_file_test.c net_test.c once_test.c \
+	poll_epoll_test.c poll_test.c run_test.c runq_test.c sched_test.c select_test.c stack_test.c \
+	timer_test.c waitgroup_test.c)
+TESTS_COLLECT := $(addprefix tests/profiler/collect/, bucket_test.c contention_test.c \
+	coroutine_test.c cpu_test.c elfname_test.c gap_test.c heap_test.c label_test.c live_test.c \
+	load_test.c malloc_hook_test.c maps_test.c raw_test.c ring_test.c start_test.c threads_test.c \
 	tls_test.c unwind_test.c)
-TESTS_HAZARDS := $(addprefix tests/hazards/,)
-TESTS_PROTO := $(addprefix tests/proto/,)
-TESTS_PRESENT := $(addprefix tests/profiler/present/, symbol_test.c)
-TESTS_TOOLS := $(addprefix tests/tools/,)
+TESTS_HAZARDS := $(addprefix tests/hazards/, p39_heap_bias_test.c p42_alloc_bootstrap_test.c \
+	p44_realloc_test.c p49_heap_bounds_test.c p52_fork_heap_test.c)
+TESTS_PROTO := $(addprefix tests/proto/, decode_test.c encode_test.c fold_test.c frames_test.c \
+	intern_test.c measure_test.c merge_test.c profile_test.c stacks_test.c wire_test.c)
+TESTS_PRESENT := $(addprefix tests/profiler/present/, assemble_test.c http_test.c listen_test.c \
+	open_test.c route_test.c symbol_test.c text_test.c page/flame_assets_test.c \
+	page/flame_svg_test.c page/flame_test.c page/index_test.c)
+TESTS_TOOLS := $(addprefix tests/tools/, weft_args_test.c weft_collapse_test.c weft_flame_test.c \
+	weft_output_test.c weft_source_test.c weft_test.c weft_top_test.c)
 TESTS_STRESS := $(addprefix tests/runtime/,)
-FUZZ := $(addprefix tests/fuzz/,)
+FUZZ := $(addprefix tests/fuzz/, decode_fuzz.c fold_fuzz.c)
 BENCH := $(addprefix tests/bench/, core_bench.c make_profile.c malloc_bench.c)
 TEST_MAIN := tests/check_fork.c
 SCRIPTS := $(addprefix tests/, tools/deps_test.sh tools/libs_test.sh tools/tidy_test.sh \
-	docs/readme_test.sh)
-SCRIPTS_E2E := $(addprefix tests/e2e/, install_test.sh)
+	docs/readme_test.sh profiler/collect/asan_program_test.sh)
+SCRIPTS_E2E := $(addprefix tests/e2e/, common.sh demo.sh env.sh install_test.sh pprof.sh)
 
 LIBS_PROTO   := -lprotobuf-c -lz
 LIBS_PRESENT := -ldw -lelf -lmicrohttpd $(LIBS_PROTO)
@@ -127,6 +135,8 @@ $(call obj,$(FRAMED)): private OWN += -fno-optimize-sibling-calls
 $(call obj,profiler/collect/malloc_hook.c): private OWN += -fomit-frame-pointer -fno-builtin
 $(call obj,profiler/collect/load.c): private OWN += -DWEFT_LIBDIR_DEFAULT='"$(LIBDIR)"'
 $(call obj,profiler/collect/load.c): $(B)/libdir
+$(call obj,profiler/present/page/flame_assets.c): profiler/present/page/flame.js \
+	profiler/present/page/flame.css
 $(call obj,$(TESTS_TOOLS)): private OWN += -DWEFT_BIN='"$(B)/weft"'
 $(call obj,$(FUZZ)): private OWN += -DWEFT_FUZZ_MAIN
 
@@ -184,18 +194,20 @@ $(call bins,$(TESTS_PRESENT)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(PRESENT_OBJ) $
 	$(call LINK,$(LIBS_PRESENT))
 $(call bins,$(TESTS_TOOLS)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(PROTO_OBJ) | $(B)/weft
 	$(call LINK,$(LIBS_PROTO))
-$(call bins,$(FUZZ)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ)
-	@mkdir -p $(@D); $(CC) $(SAN) $^ $(LIBS_PROTO) -o $@
+$(call bins,$(FUZZ)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ) $(FLAME_OBJ)
+	@mkdir -p $(@D); $(CC) $(SAN) $^ $(LIBS_PROTO) -lm -o $@
 $(call bins,$(BENCH)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ) $(B)/libweft.so
 	@mkdir -p $(@D); $(CC) -pthread $(filter %.o,$^) -L$(B) -lweft -Wl,-rpath,'$$ORIGIN/../..' \
-		$(LIBS_PROTO) -o $@
+		$(LIBS_PROTO) -lm -o $@
 
 # ASan: coroutines that weft_run abandoned still hold memory, which is no leak; a test that expects
-# SIGSEGV gets it. TSan: the first report ends the test.
+# SIGSEGV gets it. TSan: the first report ends the test; a child of fork may end with its parent's
+# threads on the books.
 ENV_asan  := ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allow_user_segv_handler=1
-ENV_tsan  := TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+ENV_tsan  := TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:report_thread_leaks=0
 ENV_ubsan := UBSAN_OPTIONS=print_stacktrace=1
-RUN := env $(ENV_$(MODE)) B=$(B) WEFT_LIBDIR=$(abspath $(B)) tests/run -j $(JOBS) -l $(B)/log
+RUN := env $(ENV_$(MODE)) B=$(B) CC='$(CC)' WEFT_LIBDIR=$(abspath $(B)) WEFT_TEST_MAY_BE_EMPTY=$(MODE) \
+	WEFT_TEST_LIMIT_S=$(if $(MODE),300,120) tests/run -j $(JOBS) -l $(B)/log
 SUB = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
 check: ## builds everything, runs all core tests, ends with "N passed, N failed"
@@ -236,14 +248,10 @@ fuzz: ## mutates inputs of the decoders, FUZZ_ROUNDS each, under AddressSanitize
 	@$(SUB) MODE=asan fuzz-run
 fuzz-run: $(call bins,$(FUZZ))
 	@for f in $^; do echo "$$f $(FUZZ_ROUNDS)"; $$f $(FUZZ_ROUNDS) || exit 1; done
-demo: ## the demo service under load; profiles and flame graphs in build/demo
+demo serve: ## the demo under load, profiles and flame graphs in build/demo; or left running
 	@tools/deps build test
 	@$(SUB) all
-	@B=$(B) tools/demo/run
-serve: ## the demo service, left running
-	@tools/deps build
-	@$(SUB) all
-	@B=$(B) tools/demo/run --serve
+	@B=$(B) tools/demo/run $(patsubst %,--%,$(filter serve,$@))
 install: all ## PREFIX=/usr/local DESTDIR=; uninstall removes the same files
 install uninstall:
 	@B=$(B) PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' DESTDIR='$(DESTDIR)' tools/install $@

@@ -20,7 +20,7 @@
 
 /* TSan slows a program 5 to 15 times, so a test's own bound is stretched. */
 #define TIMEOUT_STRETCH   10
-#define TIMEOUT_DEFAULT_S 600
+#define TIMEOUT_DEFAULT_S 200
 
 static struct check_test *first, **last = &first;
 

@@ -62,7 +62,7 @@ bad() {
     good_tree "$TMP/tree"
     # shellcheck disable=SC2059 # the text is a format
     printf "$3" >>"$TMP/tree/$2"
-    check "$1 in $2: $(printf %.40s "$3")" finds "$1" "$2"
+    check "$1 in $2: $(printf %.40s "$3" | tr '\n' ' ')" finds "$1" "$2"
 }
 
 good_tree "$TMP/tree"
