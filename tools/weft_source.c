@@ -118,19 +118,16 @@ static int split_source(const char *source, long seconds, char **socket_path, ch
         host = "http://localhost";
     }
     const char *authority = strstr(host, "://") + 3;
-    size_t n = strcspn(authority, "/?#");
-    const char *rest = *socket_path ? path : authority + n;
-    size_t rest_n = strcspn(rest, "#");
-    if (!rest_n || (rest_n == 1 && *rest == '/')) {
-        rest = DEFAULT_PATH;
-        rest_n = strlen(rest);
-    }
-    char query[40] = "";
+    size_t n = (size_t)(authority - host) + strcspn(authority, "/?#");
+    const char *rest = *socket_path ? path : host + n;
+    size_t path_n = strcspn(rest, "?#"), query_n = strcspn(rest + path_n, "#");
+    bool bare = !path_n || (path_n == 1 && *rest == '/');
+    char more[40] = "";
     if (seconds)
-        snprintf(query, sizeof query, "%cseconds=%ld", memchr(rest, '?', rest_n) ? '&' : '?',
-                 seconds);
-    int rc = asprintf(url, "%.*s%.*s%s", (int)(authority - host + (long)n), host, (int)rest_n, rest,
-                      query);
+        snprintf(more, sizeof more, "%cseconds=%ld", query_n ? '&' : '?', seconds);
+    int rc = asprintf(url, "%.*s%.*s%.*s%s", (int)n, host,
+                      bare ? (int)strlen(DEFAULT_PATH) : (int)path_n, bare ? DEFAULT_PATH : rest,
+                      (int)query_n, rest + path_n, more);
     return rc < 0 ? -ENOMEM : 0;
 }
 
@@ -187,6 +184,8 @@ static int fetch(const char *name, const char *url, const char *socket_path, byt
 static int read_url(const char *source, long seconds, bytes *b)
 {
     char *socket_path, *url = NULL;
+    if (seconds && seconds_of(source))
+        return tool_error(source, "has seconds= already, and --seconds says it again");
     if (split_source(source, seconds, &socket_path, &url)) {
         free(socket_path);
         return tool_error(source, "no memory");

@@ -26,12 +26,15 @@ static void use(pb_profile *p)
     FILE *out = fopen("/dev/null", "w");
     must(pb_encode(p, -1, &buf, &n) == 0, "cannot be written");
     must(pb_decode(buf, n, &back, err, sizeof err) == 0, "cannot be read back");
-    must(back->nsamples == p->nsamples && back->nlocations == p->nlocations, "is another then");
+    /* Fewer: texts that differ in bad UTF-8 only, or labels without a key, have become equal. */
+    must(back->nsamples <= p->nsamples && back->nlocations <= p->nlocations, "is another then");
+    must(back->ntypes == p->ntypes && !back->nsamples == !p->nsamples, "has lost something");
     for (int column = 0; column < (int)p->ntypes && column < 3; column++) {
         int64_t lines = pb_fold_write(p, column, out), boxes = pf_flame_svg(p, column, NULL, out);
         must(lines >= 0 && boxes > 0, "cannot be shown");
     }
-    must(pb_merge(sum, p, 1) == 0 && pb_merge(sum, p, -1) == 0 && sum->nsamples == 0, "cannot be merged");
+    must(pb_merge(sum, p, 1) == 0 && pb_merge(sum, p, -1) == 0 && sum->nsamples == 0,
+         "cannot be merged");
     fclose(out);
     free(buf);
     pb_profile_free(back);
