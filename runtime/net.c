@@ -1,18 +1,21 @@
-/* The calls of weft_net.h: try without blocking, and where the kernel says "not now", wait by poll.c.
+/* The calls of weft_net.h: try without blocking, and where the kernel says "not now", wait by
+ * poll.c.
  *
  * Invariants:
- *  1. No call sets O_NONBLOCK on a descriptor that weft_* did not make: the flag belongs to the open
- *     file, which others may share. Sockets are tried with MSG_DONTWAIT; net_file.c has the rest.
- *  2. Sockets are only written by sendmsg with MSG_NOSIGNAL. That a descriptor is no socket is a hint
- *     in its record, checked by fstat at each use; that it is one shows by ENOTSOCK.
+ *  1. No call sets O_NONBLOCK on a descriptor that weft_* did not make: the flag belongs to the
+ *     open file, which others may share. Sockets are tried with MSG_DONTWAIT; net_file.c has the
+ *     rest.
+ *  2. Sockets are only written by sendmsg with MSG_NOSIGNAL. That a descriptor is no socket is a
+ *     hint in its record, checked by fstat at each use; that it is one shows by ENOTSOCK.
  *  3. errno is read by rt_errno_get right after the call that set it (R1).
  *  4. A call tries at least once before it looks at its deadline.
  *
  * What has no event to wait for is tried again at growing intervals (1 to 16 ms): connect to a unix
- * listener whose backlog is full, and sendto from an unconnected unix datagram socket to a full one.
+ * listener whose backlog is full, and sendto from an unconnected unix datagram socket to a full
+ * one.
  *
- * Rejected: a reference count on the number, so that a close waits for tries that are under way (two
- * locked operations per call to guard a program against using a descriptor that it closes).
+ * Rejected: a reference count on the number, so that a close waits for tries that are under way
+ * (two locked operations per call to guard a program against using a descriptor that it closes).
  */
 #include "weft_net.h"
 #include "net_addr.h"

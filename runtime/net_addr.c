@@ -1,12 +1,13 @@
 /* Reads "tcp" "host:port", "[v6%zone]:port", ":port", and "unix" "path" or "@name".
  *
  * Invariants:
- *  1. Nothing is asked of the network or of files: the host is a literal, "localhost" or missing; other
- *     names are -ENOENT. A text that can be no address at all is -EINVAL.
+ *  1. Nothing is asked of the network or of files: the host is a literal, "localhost" or missing;
+ *     other names are -ENOENT. A text that can be no address at all is -EINVAL.
  *  2. The result is a pure function of the texts (but for interface names in a zone).
  *
- * Where two addresses fit, IPv4 comes first for localhost, as services listen there first; a listener
- * on all interfaces prefers one IPv6 socket that takes both, and has 0.0.0.0 to fall back on.
+ * Where two addresses fit, IPv4 comes first for localhost, as services listen there first; a
+ * listener on all interfaces prefers one IPv6 socket that takes both, and has 0.0.0.0 to fall back
+ * on.
  *
  * Rejected: getaddrinfo with AI_NUMERICHOST. It takes "127.1", "0x7f000001" and "1" for addresses,
  * service names for ports, and loads nss modules onto a coroutine's stack.

@@ -3,16 +3,16 @@
  *
  * Invariants:
  *  1. Everything is first tried with RWF_NOWAIT, which is "do not wait" for one call.
- *  2. Where the kernel lacks that for a kind of file (ttys; pipes before 6.4), poll(2) says first that
- *     a read has something, or that a pipe takes PIPE_BUF bytes. Another process can still be faster,
- *     so that such a step is bracketed by weft_syscall_enter and costs a thread at worst. A tty's
- *     POLLOUT promises one byte and no more: it is written on the blocking pool.
+ *  2. Where the kernel lacks that for a kind of file (ttys; pipes before 6.4), poll(2) says first
+ *     that a read has something, or that a pipe takes PIPE_BUF bytes. Another process can still be
+ *     faster, so that such a step is bracketed by weft_syscall_enter and costs a thread at worst. A
+ *     tty's POLLOUT promises one byte and no more: it is written on the blocking pool.
  *  3. Disk files are always "ready" for poll. What is not in the page cache is done on the blocking
  *     pool, and there a deadline has no effect.
  *
  * Rejected: dup with its own O_NONBLOCK (the flag is the open file's, not the descriptor's);
- * reopening /proc/self/fd/N with it (needs /proc and permission, and a pty's master opens as another
- * pty).
+ * reopening /proc/self/fd/N with it (needs /proc and permission, and a pty's master opens as
+ * another pty).
  */
 #include "net_file.h"
 #include <errno.h>

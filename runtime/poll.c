@@ -1,10 +1,10 @@
 /* Waiting for descriptors: one record per descriptor number, the queues of those who wait, and the
  * rules by which an event becomes a woken coroutine.
  *
- * How a call waits. It looks at the record (rt_poll_begin), tries, and on -EAGAIN asks rt_poll_wait to
- * park it unless an event came since it looked. Per direction one word holds a count of events and
- * the WAITING bit: an event adds to the count, a waiter sets the bit by compare-and-swap from the
- * value it has seen. So exactly one of two things holds, in whatever order they come (R37): the
+ * How a call waits. It looks at the record (rt_poll_begin), tries, and on -EAGAIN asks rt_poll_wait
+ * to park it unless an event came since it looked. Per direction one word holds a count of events
+ * and the WAITING bit: an event adds to the count, a waiter sets the bit by compare-and-swap from
+ * the value it has seen. So exactly one of two things holds, in whatever order they come (R37): the
  * waiter sees the new count and tries again, or the event sees the bit and takes a waiter off the
  * queue. This is Go's nil / ready / waiting word with "ready" split by who has seen it: with one
  * shared ready flag the second of two readers could sleep on data that the first had been told of.
@@ -14,32 +14,34 @@
  * that finds nothing queues again. Errors and hang-ups wake all (R41).
  *
  * Numbered invariants:
- *  1. Records are never freed nor moved (R39): the record of a number is found in a three-level table
- *     that only grows. A new life of the number raises seq, which is the upper half of the event tag;
- *     events with another seq are dropped. The check is a filter: an event that passes it just before
- *     the life ends brings at most one try too many, and no call trusts an event more than that.
+ *  1. Records are never freed nor moved (R39): the record of a number is found in a three-level
+ *     table that only grows. A new life of the number raises seq, which is the upper half of the
+ *     event tag; events with another seq are dropped. The check is a filter: an event that passes
+ *     it just before the life ends brings at most one try too many, and no call trusts an event
+ *     more than that.
  *  2. A queue is not empty => the WAITING bit is set. Both change under the lock only.
  *  3. rt_poll_close does everything under the lock: queues emptied with -EBADF, EPOLL_CTL_DEL (a
- *     dup'd file would keep its registration, R40), close. Who meets the number in its next life and
- *     waits for it gets the lock after that (R38). Nothing that can block runs there: a close that
- *     lingers is moved to a dup, closed on the blocking pool.
- *  4. A call that began before a weft_close never waits in the number's next life: closes is compared
- *     under the lock.
+ *     dup'd file would keep its registration, R40), close. Who meets the number in its next life
+ *     and waits for it gets the lock after that (R38). Nothing that can block runs there: a close
+ *     that lingers is moved to a dup, closed on the blocking pool.
+ *  4. A call that began before a weft_close never waits in the number's next life: closes is
+ *     compared under the lock.
  *  5. close(2) behind our back tells us nothing. Each wait registers again, which fails with EEXIST
  *     where the same open file is registered; where it succeeds and we believed it registered, the
- *     number has a new life and those who still wait in the old one get -EBADF. (They wait until then,
- *     as a thread in read(2) would; weft_close is the call that wakes.)
+ *     number has a new life and those who still wait in the old one get -EBADF. (They wait until
+ *     then, as a thread in read(2) would; weft_close is the call that wakes.)
  *  6. Plain threads wait in poll(2), on the descriptor and on an eventfd that rt_poll_close writes.
  *  7. Coroutines that weft_run's end abandoned stay in the queues (their stacks stay too).
- *     rt_queue_pop passes them over, so that none takes an event with it that the next weft_run waits
- *     for; and they are not counted.
+ *     rt_queue_pop passes them over, so that none takes an event with it that the next weft_run
+ *     waits for; and they are not counted.
  *
  * Locks: record lock, rank 1, handed over the switch by rt_wait; spare_lock, rank 4.
  *
- * Rejected: a registration with the wanted direction before each wait (EPOLLONESHOT or EPOLL_CTL_MOD:
- * poll_epoll.c has the cost); trusting descriptors that weft_* made and skipping invariant 5 for them
- * (one stray close(2) or fclose then costs a later owner of the number a hang without a trace);
- * per-record timers (the deadline of the wait is the G's own, and its claim settles the race).
+ * Rejected: a registration with the wanted direction before each wait (EPOLLONESHOT or
+ * EPOLL_CTL_MOD: poll_epoll.c has the cost); trusting descriptors that weft_* made and skipping
+ * invariant 5 for them (one stray close(2) or fclose then costs a later owner of the number a hang
+ * without a trace); per-record timers (the deadline of the wait is the G's own, and its claim
+ * settles the race).
  */
 #include "rt_poll.h"
 #include "tls.h"

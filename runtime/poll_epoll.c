@@ -2,18 +2,20 @@
  * directions (R37). The contract stands in rt_poll.h.
  *
  * Invariants:
- *  1. The break descriptor is an eventfd that is never read: with EPOLLET every write is a new edge.
+ *  1. The break descriptor is an eventfd that is never read: with EPOLLET every write is a new
+ *     edge.
  *  2. broken is 1 from a break until a blocking wait has taken it; in between breaks cost no system
  *     call.
  *  3. A wait with ns = 0 can swallow the edge that was meant for a blocked one. It writes again if
  *     somebody is blocked or about to be; else broken stays 1 and the next blocking wait does not
- *     block. blocked is raised before broken is looked at, and broken is set before the edge is seen,
- *     so that one of the two sees the other (both sequentially consistent).
+ *     block. blocked is raised before broken is looked at, and broken is set before the edge is
+ *     seen, so that one of the two sees the other (both sequentially consistent).
  *
  * Adding again is also the question "is this still the file that was registered?": EEXIST says yes
  * and, other than EPOLL_CTL_MOD, brings no event. MOD polls the file, and on a socket that can be
- * written (nearly always) it wakes the poller once per wait of a reader. Measured with 1000 files in
- * the set on a virtual x86-64 machine: add with EEXIST 290 ns, modify 440 ns and the extra event.
+ * written (nearly always) it wakes the poller once per wait of a reader. Measured with 1000 files
+ * in the set on a virtual x86-64 machine: add with EEXIST 290 ns, modify 440 ns and the extra
+ * event.
  */
 #include "rt_poll.h"
 #include "tls.h"

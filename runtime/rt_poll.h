@@ -25,16 +25,17 @@ RT_HIDDEN bool rt_poll_again(int fd, rt_poll_mark *mark);
 RT_HIDDEN int rt_poll_wait(int fd, unsigned dirs, const rt_poll_mark *mark, int64_t deadline);
 /* A call that has waited is done with dirs: the next one in the queue may try. */
 RT_HIDDEN void rt_poll_pass(int fd, unsigned dirs);
-/* Wakes all who wait with -EBADF, leaves the epoll set, closes the number. 0 or a negative errno. */
+/* Wakes all who wait with -EBADF, leaves the epoll set, closes the number. 0 or a negative errno.
+ * */
 RT_HIDDEN int rt_poll_close(int fd);
 /* A guess that the caller must be able to find wrong: "not a socket". */
 RT_HIDDEN bool rt_poll_hint(int fd);
 RT_HIDDEN void rt_poll_hint_set(int fd, bool on);
 
 /* ---- poll_epoll.c: the backend. Contract:
- *  - A registered descriptor reports each change to readable or writable once (an edge), and what is
- *    ready at registration counts as a change. Errors and hang-ups come with RT_EV_ALL, and a peer
- *    that shut down its half with RT_EV_IN.
+ *  - A registered descriptor reports each change to readable or writable once (an edge), and what
+ *    is ready at registration counts as a change. Errors and hang-ups come with RT_EV_ALL, and a
+ *    peer that shut down its half with RT_EV_IN.
  *  - Events carry the tag given at registration; they may come after rt_backend_del and after the
  *    number was reused. poll.c sorts them out.
  *  - All functions may be called by any number of threads at the same time. ---- */

@@ -1,3 +1,4 @@
+/* The address reader: what each text means, and which texts mean nothing. */
 #include "runtime/net_addr.h"
 #include "tests/check.h"
 #include <arpa/inet.h>

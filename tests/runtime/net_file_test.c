@@ -1,4 +1,5 @@
-/* Descriptors that are no sockets and came from elsewhere: terminals, files, numbers that change. */
+/* Descriptors that are no sockets and came from elsewhere: terminals, files, numbers that change.
+ * */
 #define SUITE net_file
 #include "tests/runtime/net_help.h"
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* The contract of the backend: edges, tags, hang-ups, waits of the asked length, breaks. */
 #include "runtime/rt_poll.h"
 #include "tests/check.h"
 #include <errno.h>
