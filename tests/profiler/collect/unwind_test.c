@@ -138,8 +138,8 @@ static void in_coroutine(void *chan)
 {
     uintptr_t pcs[PF_DEPTH];
     int n = descend(200, pcs);
-    int right = n == PF_DEPTH && pcs[64] == PF_TRUNCATED &&
-                check_has_frame(pcs + 65, 63, "in_coroutine");
+    int right =
+        n == PF_DEPTH && pcs[64] == PF_TRUNCATED && check_has_frame(pcs + 65, 63, "in_coroutine");
     weft_chan_send(chan, &right);
 }
 
@@ -174,15 +174,15 @@ Test(unwind, the_caller_of_a_frameless_leaf)
         {{0x90}, 0, -1},
         {{0x90, 0x48, 0x89, 0xe5}, 1, -1},
     };
-    unsigned char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                               0);
+    unsigned char *code =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     pf_thread_here();
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         uintptr_t stack[4] = {0x111111, 0x222222, 0x333333, 0x444444}, pcs[8] = {0};
         memcpy(code + 64, cases[i].code, 8);
         weft_peek peek;
-        int n = pf_unwind_context((uintptr_t)code + 64 + (uintptr_t)cases[i].at, (uintptr_t)stack, 0,
-                                  pcs, 8, &peek);
+        int n = pf_unwind_context((uintptr_t)code + 64 + (uintptr_t)cases[i].at, (uintptr_t)stack,
+                                  0, pcs, 8, &peek);
         cr_assert_eq(n, cases[i].word < 0 ? 1 : 2, "case %zu", i);
         if (cases[i].word >= 0)
             cr_assert_eq(pcs[1], stack[cases[i].word], "case %zu", i);
