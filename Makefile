@@ -2,10 +2,6 @@
 # (tools/deps). `make` builds everything under build/, `make help` lists the targets. Lists of
 # sources are explicit: a file that is not listed is not part of Weft, and tools/tidy finds it.
 
-ifeq ($(origin CC),default)
-CC := gcc
-endif
-OBJCOPY ?= objcopy
 PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -14,11 +10,12 @@ JOBS    ?= 2
 # MODE=asan|tsan|ubsan|arm64 builds the same things with other flags into build/MODE.
 MODE :=
 B := build$(if $(MODE),/$(MODE))
-ifeq ($(MODE),arm64)
-CC := aarch64-linux-gnu-gcc
-LD := aarch64-linux-gnu-ld
-OBJCOPY := aarch64-linux-gnu-objcopy
+CROSS := $(if $(filter arm64,$(MODE)),aarch64-linux-gnu-)
+ifeq ($(origin CC),default)
+CC := $(CROSS)gcc
 endif
+LD := $(CROSS)ld
+OBJCOPY := $(CROSS)objcopy
 
 # -Wall -Wextra         what gcc and clang agree is suspicious
 # -Wshadow              an inner name that hides an outer one is read wrongly
@@ -44,17 +41,15 @@ SAN := $(SAN_$(MODE))
 ALL_CFLAGS := $(BASE) $(CFLAGS) $(WARN) $(SAN)
 
 # ---- sources, room by room ----
-
 ARCH := $(if $(findstring aarch64,$(shell $(CC) -dumpmachine)),arm64,amd64)
 RUNTIME := $(addprefix runtime/, block.c chan.c crash.c findwork.c g.c hook.c inspect.c lock.c \
 	mutex.c net.c net_addr.c net_file.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c \
 	select.c stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
 RUNTIME_ASM := runtime/switch_$(ARCH).S
-COLLECT := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c elfname.c \
-	gap.c heap.c label.c live.c load.c malloc_hook.c maps.c raw.c ring.c start.c threads.c tls.c \
-	unwind.c)
-PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c measure.c merge.c \
-	profile.c stacks.c wire.c)
+COLLECT := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c elfname.c gap.c \
+	heap.c label.c live.c load.c malloc_hook.c maps.c raw.c ring.c start.c threads.c tls.c unwind.c)
+PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c measure.c merge.c profile.c \
+	stacks.c wire.c)
 PRESENT := $(addprefix profiler/present/, assemble.c http.c listen.c open.c route.c symbol.c \
 	symbol_dwarf.c symbol_elf.c text.c page/index.c)
 FLAME := $(addprefix profiler/present/page/, flame.c flame_assets.c flame_svg.c)
@@ -70,37 +65,32 @@ BARE := $(addprefix profiler/collect/, bucket.c contention.c cpu.c elfname.c gap
 # A last call that became a jump would leave the function out of the stacks below it.
 FRAMED := $(DEMO)
 
-TESTS_RUNTIME := $(addprefix tests/runtime/, block_test.c chan_test.c crash_test.c hook_test.c \
-	inspect_test.c lock_test.c mutex_test.c net_addr_test.c net_file_test.c net_test.c once_test.c \
-	poll_epoll_test.c poll_test.c run_test.c runq_test.c sched_test.c select_test.c stack_test.c \
-	timer_test.c waitgroup_test.c)
-TESTS_COLLECT := $(addprefix tests/profiler/collect/, bucket_test.c contention_test.c \
-	coroutine_test.c cpu_test.c elfname_test.c gap_test.c heap_test.c label_test.c live_test.c \
-	load_test.c malloc_hook_test.c maps_test.c raw_test.c ring_test.c start_test.c threads_test.c \
-	tls_test.c unwind_test.c)
-TESTS_HAZARDS := $(addprefix tests/hazards/, p39_heap_bias_test.c p42_alloc_bootstrap_test.c \
-	p44_realloc_test.c p49_heap_bounds_test.c p52_fork_heap_test.c)
-TESTS_PROTO := $(addprefix tests/proto/, decode_test.c encode_test.c fold_test.c frames_test.c \
-	intern_test.c measure_test.c merge_test.c profile_test.c stacks_test.c wire_test.c)
-TESTS_PRESENT := $(addprefix tests/profiler/present/, assemble_test.c http_test.c listen_test.c \
-	open_test.c route_test.c symbol_test.c text_test.c page/flame_assets_test.c \
-	page/flame_svg_test.c page/flame_test.c page/index_test.c)
-TESTS_TOOLS := $(addprefix tests/tools/, weft_args_test.c weft_collapse_test.c weft_flame_test.c \
-	weft_output_test.c weft_source_test.c weft_test.c weft_top_test.c)
-TESTS_STRESS := $(addprefix tests/runtime/,)
+tests = $(patsubst %,tests/$(strip $(1))/%_test.c,$(2))
+TESTS_RUNTIME := $(call tests,runtime, block chan crash findwork g hook inspect lock mutex net_addr \
+	net_file net once poll_epoll poll proc run runq sched select stack stress sysmon timer tls wait \
+	waitgroup)
+TESTS_COLLECT := $(call tests,profiler/collect, bucket contention coroutine cpu elfname gap heap \
+	label live load malloc_hook maps raw ring start threads tls unwind)
+TESTS_HAZARDS := $(call tests,hazards, p39_heap_bias p42_alloc_bootstrap p44_realloc \
+	p49_heap_bounds p52_fork_heap)
+TESTS_PROTO := $(call tests,proto, decode encode fold frames intern measure merge profile stacks \
+	wire)
+TESTS_PRESENT := $(call tests,profiler/present, assemble http listen open route symbol text \
+	page/flame_assets page/flame_svg page/flame page/index)
+TESTS_TOOLS := $(call tests,tools, weft_args weft_collapse weft_flame weft_output weft_source weft \
+	weft_top)
 FUZZ := $(addprefix tests/fuzz/, decode_fuzz.c fold_fuzz.c)
 BENCH := $(addprefix tests/bench/, core_bench.c make_profile.c malloc_bench.c)
 TEST_MAIN := tests/check_fork.c
 SCRIPTS := $(addprefix tests/, tools/deps_test.sh tools/libs_test.sh tools/tidy_test.sh \
 	docs/readme_test.sh profiler/collect/asan_program_test.sh)
-SCRIPTS_E2E := $(addprefix tests/e2e/, common.sh demo.sh env.sh install_test.sh pprof.sh)
+SCRIPTS_E2E := $(addprefix tests/e2e/, demo.sh env.sh install_test.sh pprof.sh)
 
 LIBS_PROTO   := -lprotobuf-c -lz
 LIBS_PRESENT := -ldw -lelf -lmicrohttpd $(LIBS_PROTO)
 LIBS_TOOL    := -lcurl $(LIBS_PROTO) -lm
 
 # ---- what is built ----
-
 obj = $(patsubst %,$(B)/obj/%.o,$(basename $(1)))
 GEN := $(B)/proto/profile.pb-c.c
 RUNTIME_OBJ := $(call obj,$(RUNTIME) $(RUNTIME_ASM))
@@ -123,7 +113,7 @@ all: $(LIBRARIES) $(B)/libweft-present.so $(B)/weft $(B)/weft-demo ## libraries 
 help:
 	@awk -F ':.* ## ' '/^[a-z].* ## / { printf "%-34s %s\n", $$1, $$2 }' Makefile
 
-# Objects depend on the flags they were made with: CC=clang-14 after a gcc build starts anew.
+# Objects depend on the flags they were made with: CC=clang-14 after gcc starts anew.
 $(B)/flags: FORCE
 	@mkdir -p $(@D); echo '$(CC) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS)' >$@
 $(B)/libdir: FORCE
@@ -152,7 +142,7 @@ $(GEN): proto/profile.proto
 	@echo "  GEN  $@"; protoc-c --proto_path=. --c_out=$(B) $<
 $(call obj,$(PROTO) $(PRESENT) $(FLAME) $(TOOL) $(TESTS_PROTO) $(TESTS_PRESENT)): | $(GEN)
 $(call obj,$(TESTS_TOOLS) $(FUZZ) $(BENCH)): | $(GEN)
--include $(patsubst %.o,%.d,$(call obj,$(C_SRC) $(TEST_SRC) $(FUZZ) $(BENCH) $(TESTS_STRESS)))
+-include $(patsubst %.o,%.d,$(call obj,$(C_SRC) $(TEST_SRC) $(FUZZ) $(BENCH)))
 
 # One relocatable object, because an archive loses members that only have constructors; its hidden
 # names become local, so that a static link sees the same names as a dynamic one.
@@ -183,7 +173,7 @@ FORK_OBJ := $(if $(findstring WEFT_TEST_FORK,$(SAN)),$(call obj,$(TEST_MAIN)))
 bins = $(patsubst %.c,$(B)/%,$(1))
 LINK = @mkdir -p $(@D); echo "  LINK $@"; $(CC) $(SAN) -pthread $(filter %.o %.a,$^) \
 	-Wl,--as-needed $(1) $(if $(FORK_OBJ),,-lcriterion) -lm -o $@
-$(call bins,$(TESTS_RUNTIME) $(TESTS_STRESS)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(B)/libweft-core.a
+$(call bins,$(TESTS_RUNTIME)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(B)/libweft-core.a
 	$(call LINK)
 $(call bins,$(TESTS_COLLECT) $(TESTS_HAZARDS)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(RUNTIME_OBJ) \
 		$(COLLECT_OBJ)
@@ -230,9 +220,9 @@ arm64-run: $(LIBRARIES) $(call bins,$(TESTS_RUNTIME))
 		$(RUN) $(call bins,$(TESTS_RUNTIME))
 check-long: ## one minute of stress, plain and under ThreadSanitizer
 	@tools/deps build test
-	@WEFT_STRESS_S=60 $(SUB) check-stress
-	@WEFT_STRESS_S=60 $(SUB) MODE=tsan check-stress
-check-stress: $(call bins,$(TESTS_STRESS))
+	@WEFT_STRESS_S=20 $(SUB) check-stress
+	@WEFT_STRESS_S=20 $(SUB) MODE=tsan check-stress
+check-stress: $(B)/tests/runtime/stress_test
 	@$(RUN) $^
 lint: ## tools/tidy, clang-tidy, cppcheck, shellcheck
 	@tools/deps build lint

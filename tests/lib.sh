@@ -34,10 +34,10 @@ check() {
     shift
     if "$@" >"$TMP/check.out" 2>&1; then
         lib_passed=$((lib_passed + 1))
-        echo "[PASS] $lib_name"
+        printf '[PASS] %s\n' "$lib_name"
     else
         lib_failed=$((lib_failed + 1))
-        echo "[FAIL] $lib_name: $*"
+        printf '[FAIL] %s: %s\n' "$lib_name" "$*"
         tail -n 20 "$TMP/check.out" | sed 's/^/[----] /'
     fi
 }

@@ -49,7 +49,7 @@ for p; do
     case $p in
     -*|'${'*) ;;
     libdw-dev) echo "config-files libdw-dev" ;;
-    zlib1g-dev) ;;
+    zlib1g-dev | golang-go) ;;
     *) echo "installed $p" ;;
     esac
 done
@@ -79,7 +79,9 @@ echo 1000
 EOT
 check "neither root nor sudo: status 1" ends 1 with_fakes tools/deps build
 check "neither root nor sudo: names the packages" says "no sudo.*zlib1g-dev libdw-dev"
-check "no go on PATH: golang-go is wanted" ends 1 with_fakes env WEFT_DEPS_DRY=1 tools/deps test build
+export WEFT_DEPS_DRY=1
+check "no go on PATH: status 1" ends 1 with_fakes tools/deps test
+check "no go on PATH: golang-go is wanted" says "missing: golang-go$"
 fake go </dev/null
-check "a go on PATH: it is not" ends 0 with_fakes env WEFT_DEPS_DRY=1 tools/deps test
+check "a go on PATH: it is not" ends 0 with_fakes tools/deps test
 finish

@@ -4,8 +4,8 @@
 
 # The functions that the public headers declare, and the names that the collector takes over.
 declared() {
-    cat runtime/weft*.h profiler/weft_pprof.h | sed 's|/\*.*\*/||' | tr '\n' ' ' | sed 's|[;{}]|\n|g' |
-        sed -n 's/^.*WEFT_API/WEFT_API/p' | sed 's/__attribute__.*//' |
+    cat runtime/weft*.h profiler/weft_pprof.h | sed 's|/\*.*\*/||' | tr '\n' ' ' |
+        sed 's|[;{}]|\n|g' | sed -n 's/^.*WEFT_API/WEFT_API/p' | sed 's/__attribute__.*//' |
         grep -o 'weft_[a-z0-9_]* *(' | tr -d ' (' | sort -u
 }
 

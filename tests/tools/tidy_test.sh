@@ -10,7 +10,7 @@ good_tree() {
     mkdir -p "$1/runtime" "$1/proto" "$1/profiler/collect" "$1/profiler/present" "$1/tools"
     mkdir -p "$1/tests/runtime" "$1/tests/proto"
     printf 'weft_a\nmalloc\n' >"$1/profiler/collect/exports.list"
-    echo 'SRC := a.c b.c main.c a_test.c b_test.c' >"$1/Makefile"
+    printf 'SRC := a.c b.c main.c\nTESTS := a b\n' >"$1/Makefile"
     printf '#include "weft_b.h"\nWEFT_API int weft_a(void);\n' >"$1/runtime/weft_a.h"
     echo 'enum { B = 1 };' >"$1/runtime/weft_b.h"
     echo 'int rt_a(void);' >"$1/runtime/rt.h"
@@ -103,11 +103,14 @@ check "test: a source without its test" finds test proto/b.c
 good_tree "$TMP/tree"
 sed -i 's/ b[.]c//' "$TMP/tree/Makefile"
 check "list: a source that the Makefile does not name" finds list proto/b.c
+good_tree "$TMP/tree"
+sed -i 's/ b$//' "$TMP/tree/Makefile"
+check "list: a test that the Makefile does not name" finds list tests/proto/b_test.c
 
 # Words that contain a mark, wide characters, and braces inside functions are no findings.
 good_tree "$TMP/tree"
 {
-    echo '/* mktemp X''XX''XXX, HACK''ING */'
+    echo '/* mktemp X''X''XX''XX, HA''CKING */'
     echo "/* $(printf 'é%.0s' $(seq 90)) */"
     printf 'static int f(void)\n{\n    if (1) {\n    }\n    return 1;\n}\n'
     printf 'static int table[] = {\n    1,\n};\n'
