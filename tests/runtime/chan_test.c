@@ -1,3 +1,6 @@
+/* runtime/chan.c: each line of the channel part of weft.h, hand-off and ring for every element
+ * size, close and deadlines with parked parties, and traffic of coroutines and plain threads that
+ * must balance: what was sent came out, once (R22, R26). */
 #include "tests/runtime/together.h"
 
 /* ---- arguments ---- */

@@ -1,3 +1,6 @@
+/* runtime/mutex.c: each line of the mutex part of weft.h, exclusion among coroutines and threads,
+ * hand-off to a waiter that a hog would starve (R28), free after the last unlock, the unlock hook.
+ */
 #include "runtime/weft_hook.h"
 #include "tests/runtime/together.h"
 

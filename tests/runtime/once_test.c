@@ -1,3 +1,4 @@
+/* runtime/once.c: one run, and every caller returns after it. */
 #include "tests/runtime/together.h"
 
 _Static_assert(sizeof(weft_once) == 40 && sizeof(((weft_once *)0)->spare) == 16, "fixed size");

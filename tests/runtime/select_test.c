@@ -1,3 +1,6 @@
+/* runtime/select.c: each line of the select part of weft.h, what is left on the queues afterwards,
+ * even choice by chi-square, "none ready" as one moment, and storms in both lock orders that must
+ * balance (R22 to R25). */
 #include "tests/runtime/together.h"
 
 _Static_assert(sizeof(weft_case) == 40 && sizeof(((weft_case *)0)->spare) == 16, "fixed size");

@@ -1,3 +1,5 @@
+/* runtime/waitgroup.c: each line of the wait group part of weft.h, one zero for all waiters, and
+ * groups that are freed the moment a wait returns. */
 #include "tests/runtime/together.h"
 #include <limits.h>
 
