@@ -101,12 +101,18 @@ static bool poll_if_nobody_does(int64_t now)
     return true;
 }
 
+/* Timers whose P does not come to them: it is in a system call, runs a hog, or was retired with
+ * timers left. What they ready goes to the global queue. */
 static void overdue_timers(int64_t now)
 {
     uint32_t n = load_acquire(&rt_sched.nalloc);
-    for (uint32_t i = 0; i < n; i++)
-        if (load_relaxed(&rt_sched.allp[i]->timer_next) + NET_NS < now)
-            store_relaxed(&rt_sched.allp[i]->poke, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        rt_p *p = rt_sched.allp[i];
+        if (load_relaxed(&p->timer_next) + NET_NS < now) {
+            store_relaxed(&p->poke, 1);
+            rt_timers_run(p, now);
+        }
+    }
 }
 
 /* ---- deadlock ---- */
