@@ -1,8 +1,8 @@
 /* weft-demo: a small HTTP service on Weft coroutines whose routes behave like real trouble, and
  * `weft-demo load`, the client that drives them. The service is what `make demo` profiles.
  *
- *  1. Both addresses are bound before the first coroutine runs, so that a wrong address or a port in
- *     use is one line and status 1, and whoever reads the line "profiles" can connect.
+ *  1. Both addresses are bound before the first coroutine runs, so that a wrong address or a port
+ *     in use is one line and status 1, and whoever reads the line "profiles" can connect.
  *  2. Port 0 lets the kernel pick; the two lines on stdout tell what it picked. That is how the
  *     scripts get free ports without a race.
  *

@@ -39,6 +39,7 @@ static inline __attribute__((always_inline)) uint64_t hash_mix(uint64_t h, uint6
 
 static DEMO_NAMED uint64_t hash_line(uint64_t h, const uint64_t *words)
 {
+    DEMO_FRAME();
     for (int i = 0; i < WORDS; i++)
         h = hash_mix(h, words[i]);
     return h;
@@ -128,7 +129,8 @@ static DEMO_NAMED void sum_with_lock(void *arg)
     weft_wg_done(&w->job->done);
 }
 
-/* The cure: add up alone, hand over once. The worker has its own reference: the job may be over before its send has returned. */
+/* The cure: add up alone, hand over once. The worker has its own reference, because the job may be
+ * over before its send has returned. */
 static DEMO_NAMED void sum_with_channel(void *arg)
 {
     sum_worker *w = arg;
