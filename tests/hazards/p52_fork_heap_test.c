@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 
 #ifdef HEAP_PLAIN
-enum { THREADS = 32, FORKS = 400 };
+enum { THREADS = 32, FORKS = 150 };
 #else
 enum { THREADS = 4, FORKS = 20 }; /* a sanitizer's fork copies terabytes of page tables */
 #endif
