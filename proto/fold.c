@@ -12,7 +12,7 @@
  * holds ';', so it is enough to order the children of each node, each as one entry for its leaf line
  * and one for the rest.
  *
- * Rejected: writing all lines into memory and sorting the text. For 200 000 stacks that is some 200
+ * Rejected: writing all lines into memory and sorting the text. For 200 000 stacks that can be 280
  * MB to sort; here only names are compared.
  *
  * No locks.

@@ -9,8 +9,8 @@
  *
  * No locks: a profile belongs to one thread at a time.
  *
- * Rejected: chained buckets (a cache miss per entry), and one malloc per sample and string: reading
- * 200 000 stacks took three times as long, two thirds of it in malloc and free.
+ * Rejected: chained buckets (a cache miss per entry), and one malloc per sample and string: with
+ * malloc and free, protobuf-c alone takes twice the CPU time to unpack 200 000 stacks.
  */
 #include "proto/intern.h"
 

@@ -7,8 +7,8 @@
  * 3. Rows below half a percent are left out and counted, and the header says so: the same rule, and
  *    so the same figures, as pprof.
  *
- * Rejected: building the call graph as pprof does. Nothing in this table needs edges, and they are
- * most of its time (13 s where this takes well under one).
+ * Rejected: building the call graph as pprof does. Nothing in this table needs edges; tests/bench
+ * has the ratio, more than ten on 200 000 stacks.
  */
 #include "proto/frames.h"
 #include "proto/measure.h"
