@@ -51,7 +51,6 @@ static int pad(FILE *f, int width, int column)
 
 typedef struct row {
     uintptr_t address;
-    const pf_place *place;
     const pf_frame *frame;
     uint64_t offset;
     int width[2]; /* of the address and of the function cell; the latter 0: no such cell */
@@ -62,24 +61,22 @@ static int digits(uint64_t v)
     return snprintf(NULL, 0, "%" PRIx64, v);
 }
 
-/* The rows of one frame: each inlined call has its own. */
-static size_t rows_of(const pf_raw *raw, const pf_sample *s, uint32_t i, uint32_t inner, row *out,
-                      size_t max)
+/* The rows of one frame, each inlined call its own; how many, where out is NULL. */
+static size_t rows_of(const pf_raw *raw, const pf_sample *s, uint32_t i, uint32_t inner, row *out)
 {
     uintptr_t at = pf_frame_address(s, i);
     const pf_module *m = pf_module_of(raw, at);
     const pf_place *p = pf_symbol_find(m, at);
-    size_t n = 0;
 
-    for (uint32_t k = inner; k < p->nframes && n < max; k++) {
-        row r = {.address = at, .place = p, .frame = &p->frames[k]};
+    for (uint32_t k = inner; out && k < p->nframes; k++) {
+        row r = {.address = at, .frame = &p->frames[k]};
         r.offset = m ? at - m->bias - p->entry : 0;
         r.width[0] = 2 + digits(at);
         if (p->named)
             r.width[1] = (int)strlen(r.frame->name) + (m ? 3 + digits(r.offset) : 0);
-        out[n++] = r;
+        *out++ = r;
     }
-    return n;
+    return p->nframes - inner;
 }
 
 static int column_of(const row *rows, size_t n, int cell)
@@ -115,16 +112,19 @@ static void print_rows(FILE *f, const row *rows, size_t n)
 
 static int print_stack(FILE *f, const pf_raw *raw, const pf_sample *s, bool everything)
 {
-    size_t cap = (size_t)s->npcs * 8 + 256, n = 0;
-    row *rows = malloc(cap * sizeof *rows);
     pf_view v = {0, s->npcs, 0};
+    size_t n = 0, at = 0;
+    row *rows;
 
-    if (!rows)
-        return -ENOMEM;
     if (!everything)
         v = pf_view_of(raw, s);
     for (uint32_t i = v.first; i < v.end; i++)
-        n += rows_of(raw, s, i, i == v.first ? v.inner : 0, rows + n, cap - n);
+        n += rows_of(raw, s, i, i == v.first ? v.inner : 0, NULL);
+    rows = malloc((n + 1) * sizeof *rows);
+    if (!rows)
+        return -ENOMEM;
+    for (uint32_t i = v.first; i < v.end; i++)
+        at += rows_of(raw, s, i, i == v.first ? v.inner : 0, rows + at);
     print_rows(f, rows, n);
     fputc('\n', f);
     free(rows);

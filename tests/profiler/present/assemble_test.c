@@ -51,7 +51,7 @@ Test(assemble, inline_chain_lines_and_mapping, .init = fake_setup)
 
     fake_stack();
     fake_begin(&raw, &fake_sources[PROFILE]);
-    pf_sample *s = fake_add(&raw, fake_pcs, (uint32_t)fake_npcs);
+    pf_sample *s = fake_add(&raw, fake_pcs, FAKE_FRAMES);
     s->values[0] = 3;
     s->values[1] = 30000000;
     raw.period = 10000000;
