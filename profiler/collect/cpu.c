@@ -7,6 +7,13 @@
  * as their share says. The handler writes one record into the ring (ring.c); the drain thread adds
  * records up by (stack, labels) and sweeps for new threads every 100 ms.
  *
+ * Meters. A tick reaches a thread only where the kernel's own tick hits it, so a thread that ends, or
+ * a session that stops, leaves periods behind that were used and not sampled: 4 % of a thread that
+ * burnt 400 ms beside seven others. Each armed thread therefore has a meter: where its clock stood,
+ * and how many periods its samples have told. What its clock says beyond that at the end is given to
+ * the stack it was last seen with, or to [no stack] when it was never seen; a thread born during the
+ * session is metered from its birth.
+ *
  * Invariants:
  *  1. The handler: no lock, no malloc, no libc call, errno untouched, no file descriptor, bounded
  *     time; it writes straight into the ring's record, so its frame stays small (H12, H13).
@@ -47,10 +54,22 @@ static _Atomic(int64_t) lost[PF_SYNTHETIC_END];
 static pf_ring ring;
 static pf_table table; /* v[0]: periods. By the drain thread, and by stop after it has ended */
 
+typedef struct meter {
+    _Atomic(int64_t) told; /* periods, by the handler */
+    int64_t base_ns;       /* of the thread's CPU clock; the rest under pf_threads_lock */
+    int64_t first_ns;      /* after base, the first expiry */
+    int64_t due;           /* periods, when it was closed last */
+    pf_bucket *last;       /* by whoever drains */
+} meter;
+enum { METERS = 1 << 16 };
+static meter *meters; /* mapped at the first start, never unmapped: a late handler may look */
+static uint32_t meters_used;
+
 static int64_t period_ns, start_wall_ns, start_ns;
 static uint64_t random_state; /* of first expiries; under pf_threads_lock */
 static int arm_error;         /* the last that timer_create gave in this session, and how often */
 static uint32_t arm_failures, armed;
+static bool first_sweep; /* what it finds was there before the session; under pf_threads_lock */
 
 static unsigned long drainer;
 static _Atomic(uint32_t) drain_stop; /* futex */
@@ -79,8 +98,10 @@ static inline void lose(int why, uint32_t weight)
     atomic_fetch_add_explicit(&lost[why], weight, memory_order_relaxed);
 }
 
-static void take_sample(const regs *r, uint32_t number, uint32_t weight)
+static void take_sample(const regs *r, uint32_t number, uint32_t place, uint32_t weight)
 {
+    if (place < METERS)
+        atomic_fetch_add_explicit(&meters[place].told, weight, memory_order_relaxed);
     pf_rec *rec = pf_ring_claim(&ring);
     if (!rec) {
         lose(PF_LOST_FULL, weight);
@@ -94,11 +115,14 @@ static void take_sample(const regs *r, uint32_t number, uint32_t weight)
     rec->labels = pf_labels_ref(set);
     rec->weight = weight;
     rec->session = number;
+    rec->meter = place;
     pf_ring_publish(&ring, rec);
 }
 
-static void on_timer(const regs *r, uint32_t number, uint32_t weight)
+/* value: the session's number above, the place of the thread's meter below. */
+static void on_timer(const regs *r, uint64_t value, uint32_t weight)
 {
+    uint32_t number = (uint32_t)(value >> 32);
     /* seq_cst on busy and session: partner is end_session (invariant 3) */
     atomic_fetch_add(&busy, 1);
     if (number && atomic_load(&session) == number) {
@@ -106,7 +130,7 @@ static void on_timer(const regs *r, uint32_t number, uint32_t weight)
             lose(PF_LOST_NESTED, weight);
         else {
             pf_tls.in_handler = 1;
-            take_sample(r, number, weight);
+            take_sample(r, number, (uint32_t)value, weight);
             pf_tls.in_handler = 0;
         }
     }
@@ -120,7 +144,7 @@ static void on_sigprof(int signo, siginfo_t *si, void *context)
         return;
     regs r = context_regs(context);
     if (si->si_code == SI_TIMER)
-        on_timer(&r, (uint32_t)si->si_value.sival_int, 1 + (uint32_t)si->si_overrun);
+        on_timer(&r, (uintptr_t)si->si_value.sival_ptr, 1 + (uint32_t)si->si_overrun);
     else if (si->si_code == SI_QUEUE)
         pf_coroutine_signal((uintptr_t)si->si_value.sival_ptr, r.pc, r.sp, r.fp);
 }
@@ -168,18 +192,60 @@ static uint64_t random_next(void)
     return z ^ z >> 31;
 }
 
+static long clock_of(int32_t tid)
+{
+    return (int)(((uint32_t)~tid << 3) | CLOCK_OF_THREAD);
+}
+
+static int64_t clock_ns(int32_t tid) /* -1: the thread has ended */
+{
+    struct timespec ts;
+    if (pf_syscall4(SYS_clock_gettime, clock_of(tid), (long)&ts, 0, 0))
+        return -1;
+    return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+static struct timespec timespec_of(int64_t ns)
+{
+    return (struct timespec){ns / 1000000000, ns % 1000000000};
+}
+
+/* Opens a meter for t, or goes on with the one it has in this session. Returns when its clock will
+ * reach the next expiry; never the past, for that would signal a thread that may be asleep (H7). */
+static int64_t next_expiry_locked(pf_thread *t, int64_t now_ns, uint32_t number)
+{
+    int64_t first = (int64_t)(random_next() % (uint64_t)period_ns) + 1;
+    if (t->metered != number) {
+        t->metered = number;
+        t->meter = meters_used < METERS ? meters_used++ : PF_NO_METER;
+        if (t->meter == PF_NO_METER)
+            return now_ns + first;
+        meters[t->meter].base_ns = first_sweep ? now_ns : 0;
+        meters[t->meter].first_ns = first;
+    } else if (t->meter == PF_NO_METER) {
+        return now_ns + first;
+    } else { /* armed again: what passed while it was not is nobody's */
+        meters[t->meter].base_ns = now_ns - meters[t->meter].due * period_ns;
+        meters[t->meter].first_ns = first;
+    }
+    meter *m = &meters[t->meter];
+    int64_t since = now_ns - m->base_ns - m->first_ns;
+    return m->base_ns + m->first_ns + (since < 0 ? 0 : (since / period_ns + 1) * period_ns);
+}
+
 void pf_cpu_arm_locked(pf_thread *t)
 {
     uint32_t number = atomic_load_explicit(&session, memory_order_relaxed);
     if (!number || t->timer >= 0 || t->quiet || t->kind == WEFT_THREAD_OWN)
         return;
-    kernel_sigevent event = {.value.sival_int = (int)number,
-                             .signo = SIGPROF,
-                             .notify = NOTIFY_THREAD_ID,
-                             .tid = t->tid};
+    int64_t now_ns = clock_ns(t->tid);
+    if (now_ns < 0)
+        return;
+    int64_t next = next_expiry_locked(t, now_ns, number);
+    kernel_sigevent event = {.signo = SIGPROF, .notify = NOTIFY_THREAD_ID, .tid = t->tid};
+    event.value.sival_ptr = (void *)((uintptr_t)number << 32 | t->meter);
     int32_t id = -1;
-    long clock = ((long)~t->tid << 3) | CLOCK_OF_THREAD;
-    long r = pf_syscall4(SYS_timer_create, (int)clock, (long)&event, (long)&id, 0);
+    long r = pf_syscall4(SYS_timer_create, clock_of(t->tid), (long)&event, (long)&id, 0);
     if (r) {
         if (r != -EINVAL && r != -ESRCH) { /* those: the thread has just ended */
             arm_error = (int)r;
@@ -187,13 +253,8 @@ void pf_cpu_arm_locked(pf_thread *t)
         }
         return;
     }
-    int64_t first = (int64_t)(random_next() % (uint64_t)period_ns) + 1;
-    struct itimerspec spec = {.it_interval = {0, period_ns}, .it_value = {0, first}};
-    if (period_ns >= 1000000000)
-        spec.it_interval = (struct timespec){period_ns / 1000000000, period_ns % 1000000000};
-    if (first >= 1000000000)
-        spec.it_value = (struct timespec){first / 1000000000, first % 1000000000};
-    if ((r = pf_syscall4(SYS_timer_settime, id, 0, (long)&spec, 0))) {
+    struct itimerspec spec = {timespec_of(period_ns), timespec_of(next)};
+    if (pf_syscall4(SYS_timer_settime, id, TIMER_ABSTIME, (long)&spec, 0)) {
         pf_syscall4(SYS_timer_delete, id, 0, 0, 0);
         return;
     }
@@ -203,18 +264,28 @@ void pf_cpu_arm_locked(pf_thread *t)
 
 void pf_cpu_disarm_locked(pf_thread *t)
 {
-    if (t->timer >= 0)
-        pf_syscall4(SYS_timer_delete, t->timer, 0, 0, 0);
+    if (t->timer < 0)
+        return;
+    pf_syscall4(SYS_timer_delete, t->timer, 0, 0, 0);
     t->timer = -1;
+    int64_t now_ns = clock_ns(t->tid);
+    if (t->meter == PF_NO_METER || now_ns < 0)
+        return;
+    meter *m = &meters[t->meter];
+    int64_t since = now_ns - m->base_ns - m->first_ns;
+    m->due = since < 0 ? 0 : since / period_ns + 1;
 }
 
 /* ---- the drain thread ---- */
 
 static void add_record(pf_rec *rec, void *number)
 {
-    if (rec->session == *(uint32_t *)number)
-        pf_bucket_add(pf_bucket_get(&table, rec->pcs, (uint32_t)rec->npcs, true, rec->labels, 0), 0,
-                      rec->weight);
+    if (rec->session == *(uint32_t *)number) {
+        pf_bucket *b = pf_bucket_get(&table, rec->pcs, (uint32_t)rec->npcs, true, rec->labels, 0);
+        pf_bucket_add(b, 0, rec->weight);
+        if (rec->meter < METERS)
+            meters[rec->meter].last = b;
+    }
     pf_labels_unref(rec->labels);
     rec->labels = NULL;
 }
@@ -305,6 +376,9 @@ static int start_locked(int hz)
     int r = pf_signal_ready();
     if (r || (r = pf_ring_init(&ring, ring_records())))
         return r;
+    if (!meters && !(meters = pf_map(METERS * sizeof(*meters))))
+        return -ENOMEM;
+    memset(meters, 0, meters_used * sizeof(*meters));
     pf_table_clear(&table);
     for (int i = 0; i < PF_SYNTHETIC_END; i++)
         atomic_store_explicit(&lost[i], 0, memory_order_relaxed);
@@ -316,9 +390,11 @@ static int start_locked(int hz)
     period_ns = 1000000000 / hz;
     random_state = (uint64_t)start_wall_ns ^ (uint64_t)getpid() << 40;
     arm_error = 0;
-    arm_failures = armed = 0;
+    arm_failures = armed = meters_used = 0;
+    first_sweep = true;
     atomic_store(&session, session_last);
     pf_threads_sweep_locked();
+    first_sweep = false;
     r = armed ? 0 : arm_error;
     pf_lock_release(&pf_threads_lock);
     atomic_store_explicit(&drain_stop, 0, memory_order_relaxed);
@@ -363,6 +439,22 @@ static int add_bucket(const pf_bucket *b, void *arg)
     return 0;
 }
 
+/* Gives each thread's periods that no tick has told to the stack it was last seen with. */
+static void settle(void)
+{
+    static const uintptr_t unknown = PF_NO_STACK;
+    pf_lock_acquire(&pf_threads_lock);
+    for (uint32_t i = 0; i < meters_used; i++) {
+        meter *m = &meters[i];
+        int64_t rest = m->due - atomic_load_explicit(&m->told, memory_order_relaxed);
+        if (rest <= 0)
+            continue;
+        pf_bucket *b = m->last ? m->last : pf_bucket_get(&table, &unknown, 1, true, NULL, 0);
+        pf_bucket_add(b, 0, rest);
+    }
+    pf_lock_release(&pf_threads_lock);
+}
+
 static int fill(pf_raw *raw)
 {
     int r = pf_raw_init(raw, &pf_cpu_source);
@@ -401,6 +493,7 @@ int pf_cpu_stop(pf_raw *out)
         disarm_all(); /* what the last sweep may have armed before it saw the stop */
         end_session();
         pf_ring_drain(&ring, add_record, &number);
+        settle();
         r = fill(out);
         pf_table_clear(&table);
     }

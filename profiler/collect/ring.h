@@ -8,6 +8,7 @@ typedef struct pf_rec {
     weft_labels *labels; /* holds a reference */
     uint32_t weight;     /* periods of CPU time this sample stands for */
     uint32_t session;    /* of the timer that caused it */
+    uint32_t meter;      /* of the thread's, in cpu.c */
     int32_t npcs;
     uintptr_t pcs[PF_DEPTH];
 } pf_rec;

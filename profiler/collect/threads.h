@@ -5,12 +5,16 @@
 #include "profiler/collect/pf.h"
 
 typedef struct pf_thread {
-    int32_t tid;   /* 0: free, -1: removed */
-    int32_t timer; /* the kernel's id of its CPU timer, -1: none */
+    int32_t tid;    /* 0: free, -1: removed */
+    int32_t timer;  /* the kernel's id of its CPU timer, -1: none */
+    uint32_t meter; /* cpu.c: its place in the meters of the session `metered`, PF_NO_METER */
+    uint32_t metered;
     uint32_t seen; /* the last sweep that found it alive */
     uint8_t kind;  /* weft_thread_kind, 0: a plain thread that a sweep found */
     bool quiet;    /* the profiler's: no timer */
 } pf_thread;
+
+#define PF_NO_METER UINT32_MAX
 
 extern PF_HIDDEN pf_lock pf_threads_lock; /* rank 2 */
 /* Valid until the next find with make. NULL: not there, or no memory. */

@@ -188,6 +188,9 @@ int pf_unwind_context(uintptr_t pc, uintptr_t sp, uintptr_t fp, uintptr_t *pcs, 
     }
     walk_leaf(&w, pc, sp, lo, hi);
     walk_frames(&w, sp, fp, lo, hi);
+    if (w.n ==
+        1) /* no stack is one frame deep: the chain is broken at the leaf, or it is a switch */
+        walk_push(&w, peek->kind == WEFT_ON_SCHED ? PF_SCHEDULER : PF_NO_STACK);
     walk_join(&w, peek);
     return walk_end(&w);
 }

@@ -9,12 +9,12 @@
 #include <string.h>
 #include <time.h>
 
-/* Keeps a function in the stack: no inlining, no copies under another name, and no last call that
- * became a jump. */
+/* Keeps a function in the stack: no inlining, no copies under another name. (gcc's optimize attribute
+ * would also bring back -fomit-frame-pointer, so what must not be a last call is followed by work.) */
 #if defined(__clang__)
 #define CHECK_FRAME __attribute__((noinline, disable_tail_calls))
 #else
-#define CHECK_FRAME __attribute__((noipa, optimize("no-optimize-sibling-calls")))
+#define CHECK_FRAME __attribute__((noipa))
 #endif
 
 __attribute__((unused)) static volatile uint64_t check_sink;
