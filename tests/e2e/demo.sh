@@ -218,7 +218,7 @@ serves() {
     pid=$!
     eventually 20 grep -q 'Ctrl-C ends it' "$TMP/served.out" &&
         url=$(sed -n 's/^demo: the service  *//p' "$TMP/served.out") && answers 200 "$url" &&
-        url=$(sed -n 's/^demo: its profiles  *//p' "$TMP/served.out") && answers 200 "$url/"
+        url=$(sed -n 's/^demo: its profiles  *//p' "$TMP/served.out") && answers 200 "$url"
     served=$?
     kill "$pid"
     wait "$pid"
