@@ -1,15 +1,15 @@
 /* profile.proto, gzipped or raw -> model.
  *
  * Invariants:
- * 1. Whatever the bytes are, the answer is a whole valid model or an error line and nothing else: no
- *    id or string index of the input gets into the model unchecked.
+ * 1. Whatever the bytes are, the answer is a whole valid model or an error line and nothing else:
+ *    no id or string index of the input gets into the model unchecked.
  * 2. Ids may be any distinct nonzero numbers and tables may repeat content; both are mapped to the
  *    model's own dense ids while interning.
  * 3. At most 4 GiB are inflated, and sample types are at most MAX_TYPES, so a made-up file costs a
  *    bounded multiple of its own size.
  *
- * Accepted because pprof accepts it: a location whose mapping is absent (none then), a sample without
- * locations, equal samples (their values are summed), unknown fields.
+ * Accepted because pprof accepts it: a location whose mapping is absent (none then), a sample
+ * without locations, equal samples (their values are summed), unknown fields.
  *
  * protobuf-c unpacks into an arena: it makes an allocation or more per message, and with malloc and
  * free unpacking takes twice the CPU time (200 000 stacks).
@@ -28,8 +28,8 @@
 #define MAX_INFLATED ((size_t)4 << 30)
 #define MAX_TYPES    1024
 
-/* Which of our ids an id of the input is. Writers number 1..n almost always, and then there is nothing
- * to look up; otherwise by position, or by binary search. */
+/* Which of our ids an id of the input is. Writers number 1..n almost always, and then there is
+ * nothing to look up; otherwise by position, or by binary search. */
 typedef struct idmap {
     struct id_pair {
         uint64_t theirs, ours;

@@ -3,13 +3,14 @@
  * Invariants:
  * 1. Ids are written 1..n in table order and string_table[0] is "": the model has it so, and strict
  *    readers (Parca) reject anything else.
- * 2. Every text written is valid UTF-8: protobuf strings must be, and Go's strict parsers refuse the
- *    whole profile for one bad byte in a label. Bad bytes become U+FFFD; the model keeps them.
+ * 2. Every text written is valid UTF-8: protobuf strings must be, and Go's strict parsers refuse
+ *    the whole profile for one bad byte in a label. Bad bytes become U+FFFD; the model keeps
+ *    them.
  * 3. No sample gets a label without a key, and the caller's model is not changed.
  *
  * The message tree is a second set of structs that point into the model: one array per table, no
- * allocation per message. Rejected: writing the wire format by hand, which could save part of the 15 %
- * of the time that is not deflate, and would be a second definition of the format.
+ * allocation per message. Rejected: writing the wire format by hand, which could save part of the
+ * 15 % of the time that is not deflate, and would be a second definition of the format.
  *
  * No locks.
  */

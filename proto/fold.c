@@ -1,16 +1,16 @@
 /* Folded stacks: `root;caller;leaf 12`, one line per distinct stack, written and read.
  *
  * Invariants:
- * 1. Written lines are in the byte order of the whole line, as `LC_ALL=C sort` leaves them, so that two
- *    profiles can be compared with diff and comm.
- * 2. Reading back what was written gives the same stacks and values: frames.c takes out of the names
- *    what the format cannot carry.
+ * 1. Written lines are in the byte order of the whole line, as `LC_ALL=C sort` leaves them, so
+ *    that two profiles can be compared with diff and comm.
+ * 2. Reading back what was written gives the same stacks and values: frames.c takes out of the
+ *    names what the format cannot carry.
  * 3. No recursion: depth is bounded by memory only.
  *
- * The order is not that of the frames: below one parent "a 12" (a leaf), "a b;" and "a;" sort by the
- * bytes that follow the name. All lines below one child are neighbours in any case, since no name
- * holds ';', so it is enough to order the children of each node, each as one entry for its leaf line
- * and one for the rest.
+ * The order is not that of the frames: below one parent "a 12" (a leaf), "a b;" and "a;" sort by
+ * the bytes that follow the name. All lines below one child are neighbours in any case, since no
+ * name holds ';', so it is enough to order the children of each node, each as one entry for its
+ * leaf line and one for the rest.
  *
  * Rejected: writing all lines into memory and sorting the text. For 200 000 stacks that can be 280
  * MB to sort; here only names are compared.
@@ -23,8 +23,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* What is still to be written: the stack v[lo] whole (leaf), or the stacks [lo, lo + n), which share
- * their first `depth` frames. */
+/* What is still to be written: the stack v[lo] whole (leaf), or the stacks [lo, lo + n), which
+ * share their first `depth` frames. */
 typedef struct entry {
     size_t lo, n;
     uint32_t depth;

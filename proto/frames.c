@@ -5,8 +5,9 @@
  *    functions of one name are one frame (as in pprof's default view).
  * 2. No name is empty.
  * 3. With `folded`, no name holds ';', a control byte or invalid UTF-8; at a leaf none ends in a
- *    space and a number (it would read as a second count), at a root none begins with '#' (the line
- *    would read as a comment) or is blank. The substitutes are names of their own, so equal text is one number.
+ *    space and a number (it would read as a second count), at a root none begins with '#' (the
+ *    line would read as a comment) or is blank. The substitutes are names of their own, so equal
+ *    text is one number.
  *
  * No locks.
  */

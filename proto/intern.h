@@ -22,8 +22,8 @@ typedef struct pb_arena {
 void *pb_arena_alloc(pb_arena *, size_t n);
 void pb_arena_free(pb_arena *);
 
-/* A slot is the upper half of the hash and the value plus one; 0 is empty. The place of a slot comes
- * from that half too, so growing never hashes content again. */
+/* A slot is the upper half of the hash and the value plus one; 0 is empty. The place of a slot
+ * comes from that half too, so growing never hashes content again. */
 typedef struct pb_index {
     uint64_t *slots;
     size_t mask, used;

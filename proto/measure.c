@@ -1,7 +1,7 @@
 /* Units: which one a number is shown in, and how it is printed.
  *
- * The rules are those of `go tool pprof -top`, so that the same profile shows the same figures in both:
- * memory in steps of 1024, time in ns us ms s hrs, everything else is a bare count.
+ * The rules are those of `go tool pprof -top`, so that the same profile shows the same figures in
+ * both: memory in steps of 1024, time in ns us ms s hrs, everything else is a bare count.
  *
  * Rejected: "days" (pprof has none) and rounding to three digits, which hides that two rows differ.
  *

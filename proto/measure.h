@@ -5,11 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The unit to show a value in, so that it is at least 1: "ns us ms s hrs", "B kB MB GB TB PB", and ""
- * for what only counts things. `unit` is the profile's ("nanoseconds", "bytes", "count"). Static. */
+/* The unit to show a value in, so that it is at least 1: "ns us ms s hrs", "B kB MB GB TB PB",
+ * and "" for what only counts things. `unit` is the profile's ("nanoseconds", "bytes", "count").
+ * Static. */
 const char *pb_unit_for(int64_t value, const char *unit);
-/* One unit for a whole table: the smallest value keeps its digits unless it is less than a hundredth
- * of what fits the total. */
+/* One unit for a whole table: the smallest value keeps its digits unless it is less than a
+ * hundredth of what fits the total. */
 const char *pb_unit_for_all(int64_t smallest, int64_t total, const char *unit);
 /* "2.87s"; two decimals, or none where they would be zero. shown is one of the names above. */
 void pb_value_text(int64_t value, const char *unit, const char *shown, char *buf, size_t n);

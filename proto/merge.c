@@ -1,5 +1,5 @@
-/* Adds a multiple of one profile to another: sums of scrapes with scale 1, what happened between two
- * snapshots with scale -1.
+/* Adds a multiple of one profile to another: sums of scrapes with scale 1, what happened between
+ * two snapshots with scale -1.
  *
  * Invariants:
  * 1. Samples meet by content (locations with their addresses and lines, labels by text), never by

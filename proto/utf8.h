@@ -5,8 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Reads one code point at s (n > 0 bytes are there) and stores its length. Bytes that start no valid
- * sequence (stray, overlong, surrogate, beyond U+10FFFF, cut off) give UINT32_MAX and length 1. */
+/* Reads one code point at s (n > 0 bytes are there) and stores its length. Bytes that start no
+ * valid sequence (stray, overlong, surrogate, beyond U+10FFFF, cut off) give UINT32_MAX and
+ * length 1. */
 static inline uint32_t pb_utf8_next(const char *s, size_t n, size_t *len)
 {
     const unsigned char *u = (const unsigned char *)s;

@@ -1,7 +1,7 @@
-/* Checks the shape of an encoded message before protobuf-c unpacks it. protobuf-c is safe on bad input
- * but answers it with a bare NULL; people with a half-downloaded profile deserve the name of the
- * field and the byte where it ends. It also keeps anything that cannot be a profile from being
- * blown up into structs first.
+/* Checks the shape of an encoded message before protobuf-c unpacks it. protobuf-c is safe on bad
+ * input but answers it with a bare NULL; people with a half-downloaded profile deserve the name
+ * of the field and the byte where it ends. It also keeps anything that cannot be a profile from
+ * being blown up into structs first.
  *
  * Invariants:
  * 1. No byte outside [buf, buf + n) is read.

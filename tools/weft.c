@@ -1,5 +1,5 @@
-/* The `weft` command: finds the subcommand, answers --help and --version, and leaves the rest to the
- * files beside this one.
+/* The `weft` command: finds the subcommand, answers --help and --version, and leaves the rest to
+ * the files beside this one.
  */
 #include "tools/weft_tool.h"
 

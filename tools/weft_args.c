@@ -1,5 +1,5 @@
-/* Flags of the `weft` command. One or two dashes, "=value" or the next word, as people know them from
- * both go tool pprof and the rest of the world; flags may stand behind the operand.
+/* Flags of the `weft` command. One or two dashes, "=value" or the next word, as people know them
+ * from both go tool pprof and the rest of the world; flags may stand behind the operand.
  *
  * A flag that the command does not take is an error that names it: a profile that silently ignores
  * half of its command line answers another question than the one asked.

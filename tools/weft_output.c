@@ -1,8 +1,8 @@
 /* Results appear whole or not at all.
  *
  * Invariants:
- * 1. A regular target is replaced by rename, after everything was written and closed without an error.
- *    A failed command leaves the old file, or none.
+ * 1. A regular target is replaced by rename, after everything was written and closed without an
+ *    error. A failed command leaves the old file, or none.
  * 2. A symbolic link is followed, so that it stays a link; a device, pipe or socket is written in
  *    place, since a rename would put a file where /dev/null was.
  * 3. A reader of stdout that went away is no error to talk about: exit 1 and silence.

@@ -3,9 +3,9 @@
  * Invariants:
  * 1. Failure is one line that names the source; a server's own words (the first line of its answer)
  *    are in it.
- * 2. What the bytes are is read from the bytes, never from a name or a Content-Type: gzip and protobuf
- *    are profiles, other text is folded stacks. A raw profile always holds a NUL byte (its string
- *    table begins with an empty string), text never does.
+ * 2. What the bytes are is read from the bytes, never from a name or a Content-Type: gzip and
+ *    protobuf are profiles, other text is folded stacks. A raw profile always holds a NUL byte
+ *    (its string table begins with an empty string), text never does.
  * 3. Waiting is bounded: one and a half times the seconds of profiling plus five, as go tool pprof
  *    has it.
  */

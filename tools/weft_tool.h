@@ -10,8 +10,8 @@
 /* Exit statuses: 0, 1 for what went wrong, 2 for a command line that cannot be meant. */
 enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 
-/* One line "weft: THING: what" on stderr. Returns TOOL_FAILED, for tail calls. Bytes of foreign origin
- * in it are made printable. */
+/* One line "weft: THING: what" on stderr. Returns TOOL_FAILED, for tail calls. Bytes of foreign
+ * origin in it are made printable. */
 int tool_error(const char *thing, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 typedef struct tool_args {
@@ -55,8 +55,8 @@ typedef struct tool_output {
 } tool_output;
 
 int tool_output_open(tool_output *, const char *path);
-/* rc is what the writer returned (negative errno or fine). TOOL_OK or TOOL_FAILED; on failure nothing
- * of the target has changed. */
+/* rc is what the writer returned (negative errno or fine). TOOL_OK or TOOL_FAILED; on failure
+ * nothing of the target has changed. */
 int tool_output_close(tool_output *, int64_t rc);
 
 int tool_collapse(const tool_args *);

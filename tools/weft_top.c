@@ -1,8 +1,8 @@
 /* weft top: which frames cost most, as `go tool pprof -top` lays it out.
  *
  * Invariants:
- * 1. flat is charged to the innermost frame of a sample's leaf, cum to every name on the stack once,
- *    however often it recurs there.
+ * 1. flat is charged to the innermost frame of a sample's leaf, cum to every name on the stack
+ *    once, however often it recurs there.
  * 2. The total counts every sample, also those without a stack; shares are of that total.
  * 3. Rows below half a percent are left out and counted, and the header says so: the same rule, and
  *    so the same figures, as pprof.

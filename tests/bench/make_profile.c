@@ -1,10 +1,10 @@
 /* Writes a big made-up CPU profile, the same for the same arguments:
  *     make_profile OUT.pb.gz [stacks 200000] [functions 20000] [seed 1]
  *
- * Stacks are walks of 10 to 70 calls through a fixed call graph, with a few busy callees per function,
- * so that they share their first frames and part below, as real ones do. Every call site is a
- * location with an address, a file and a line; every eighth callee is inlined. Names are long but free
- * of <> and (), which pprof cuts away before it adds up.
+ * Stacks are walks of 10 to 70 calls through a fixed call graph, with a few busy callees per
+ * function, so that they share their first frames and part below, as real ones do. Every call
+ * site is a location with an address, a file and a line; every eighth callee is inlined. Names
+ * are long but free of <> and (), which pprof cuts away before it adds up.
  */
 #include "proto/profile.h"
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# The weft command beside go tool pprof on the same big made-up profile: CPU seconds (user + system),
-# by turns, medians, as ratios. There is no folded output in pprof, so collapse stands beside -raw,
-# which is what collapsers of pprof profiles start from; flame beside -svg would need graphviz, so it
-# stands beside -raw as well.
+# The weft command beside go tool pprof on the same big made-up profile: CPU seconds (user and
+# system), by turns, medians, as ratios. There is no folded output in pprof, so collapse stands
+# beside -raw, which is what collapsers of pprof profiles start from; flame beside -svg would need
+# graphviz, so it stands beside -raw as well.
 #
 #   tests/bench/proto_bench.sh [ROUNDS [STACKS [FUNCTIONS]]]      B is the build directory
 set -eu
@@ -43,7 +43,7 @@ compare() { # name, pprof's flag, weft's words
     done
     w=$(median "$dir/weft") g=$(median "$dir/go")
     awk -v n="$name" -v f="$flag" -v w="$w" -v g="$g" \
-        'BEGIN { printf "%-10s %6.2f s   pprof %-5s %6.2f s   weft/pprof 1/%.0f\n", n, w, f, g, g / w }'
+        'BEGIN { printf "%-10s %6.2f s   pprof %-5s %6.2f s   1/%.0f\n", n, w, f, g, g / w }'
 }
 
 compare top -top top

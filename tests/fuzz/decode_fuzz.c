@@ -1,5 +1,5 @@
-/* Hostile profiles: whatever pb_decode accepts must be a whole model, which can be written, read back,
- * merged, folded and drawn; what it refuses must come with one line.
+/* Hostile profiles: whatever pb_decode accepts must be a whole model, which can be written, read
+ * back, merged, folded and drawn; what it refuses must come with one line.
  */
 #include "profiler/present/page/flame.h"
 #include "proto/profile.h"

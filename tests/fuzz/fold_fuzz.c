@@ -1,5 +1,5 @@
-/* Hostile folded text: what is accepted can be written again and read back to the same text, and drawn
- * as a picture in which every '<' and '&' of a name is escaped.
+/* Hostile folded text: what is accepted can be written again and read back to the same text, and
+ * drawn as a picture in which every '<' and '&' of a name is escaped.
  */
 #include "profiler/present/page/flame.h"
 #include "proto/profile.h"

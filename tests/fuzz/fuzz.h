@@ -1,8 +1,8 @@
 /* A main for fuzz targets where there is no libFuzzer: with -DWEFT_FUZZ_MAIN,
  *     PROG [rounds 20000] [seed 1]
- * feeds mutations of the target's seeds, the same ones for the same arguments, and ends 0. A crash or a
- * sanitizer's report is the failure; the round is printed then, since it was written ahead.
- * With libFuzzer (clang -fsanitize=fuzzer) leave the macro out.
+ * feeds mutations of the target's seeds, the same ones for the same arguments, and ends 0. A
+ * crash or a sanitizer's report is the failure; the round is printed then, since it was written
+ * ahead. With libFuzzer (clang -fsanitize=fuzzer) leave the macro out.
  */
 #ifndef WEFT_TESTS_FUZZ_H
 #define WEFT_TESTS_FUZZ_H

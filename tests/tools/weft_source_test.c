@@ -1,5 +1,6 @@
-/* Where profiles come from: files, standard input, a server on TCP and on a unix socket, and everything
- * that goes wrong there. The server is a child process that answers a given number of requests.
+/* Where profiles come from: files, standard input, a server on TCP and on a unix socket, and
+ * everything that goes wrong there. The server is a child process that answers a given number of
+ * requests.
  */
 #include "tests/tools/run.h"
 

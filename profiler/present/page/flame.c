@@ -1,12 +1,13 @@
 /* Sorted stacks -> the boxes of a flame graph.
  *
  * Invariants:
- * 1. One box per path from the root: stacks that share k frames are neighbours in the sorted list, so a
- *    box is open exactly while they pass by.
- * 2. Boxes stand in the order callers before callees, left to right, and a box encloses its callees.
- * 3. A box narrower than the least is taken out again when it closes; it is then the last one in the
- *    list, since its callees were narrower still and are gone. So memory holds what is drawn and one
- *    path, whatever the profile.
+ * 1. One box per path from the root: stacks that share k frames are neighbours in the sorted
+ *    list, so a box is open exactly while they pass by.
+ * 2. Boxes stand in the order callers before callees, left to right, and a box encloses its
+ *    callees.
+ * 3. A box narrower than the least is taken out again when it closes; it is then the last one in
+ *    the list, since its callees were narrower still and are gone. So memory holds what is drawn
+ *    and one path, whatever the profile.
  * 4. No recursion; the depth of a stack costs memory only.
  *
  * Rejected: a tree of nodes that is laid out in a second pass: for 200 000 stacks that is 7 million

@@ -1,6 +1,6 @@
-/* What a reader can do with the flame graph: zoom, search, walk it by keys, turn it over. Everything is
- * read from the boxes as drawn; nothing here depends on the profile. No attribute gets code or style,
- * so the bytes of this script are all that a policy has to allow. */
+/* What a reader can do with the flame graph: zoom, search, walk it by keys, turn it over.
+ * Everything is read from the boxes as drawn; nothing here depends on the profile. No attribute
+ * gets code or style, so the bytes of this script are all that a policy has to allow. */
 (function () {
 'use strict';
 var NS = 'http://www.w3.org/2000/svg', XHTML = 'http://www.w3.org/1999/xhtml';
@@ -17,7 +17,8 @@ Array.prototype.forEach.call(graph.children, function (g) {
     var lines = title.textContent.split('\n');
     boxes.push({
         g: g, rect: rect, text: rect.nextElementSibling,
-        x: parseFloat(rect.getAttribute('x')) / 100, w: parseFloat(rect.getAttribute('width')) / 100,
+        x: parseFloat(rect.getAttribute('x')) / 100,
+        w: parseFloat(rect.getAttribute('width')) / 100,
         y: +rect.getAttribute('y'), name: lines[0].replace(/ \(inlined\)$/, ''),
         value: lines[1] || '', inlined: g.classList.contains('i'), kids: []
     });
@@ -191,11 +192,13 @@ function focus(b) {
 }
 
 function step(by) {
-    var shown = matches.filter(function (b) { return within(b, zoomed) && b.depth >= zoomed.depth; });
+    var shown = matches.filter(function (b) {
+        return within(b, zoomed) && b.depth >= zoomed.depth;
+    });
     if (!shown.length)
         return;
-    var at = shown.indexOf(current);
-    focus(shown[(at < 0 ? (by > 0 ? 0 : shown.length - 1) : at + by + shown.length) % shown.length]);
+    var n = shown.length, at = shown.indexOf(current);
+    focus(shown[(at < 0 ? (by > 0 ? 0 : n - 1) : at + by + n) % n]);
 }
 
 /* The nearest box on the same level, or the widest below, or the caller. */
@@ -207,7 +210,9 @@ function move(key) {
     } else if (key === down) {
         focus(current.parent);
     } else if (current.parent) {
-        var row = boxes.filter(function (b) { return b.depth === current.depth && within(b, zoomed); });
+        var row = boxes.filter(function (b) {
+            return b.depth === current.depth && within(b, zoomed);
+        });
         focus(row[row.indexOf(current) + (key === 'ArrowRight' ? 1 : -1)]);
     }
 }
@@ -314,7 +319,9 @@ reset.addEventListener('click', function () { zoom(all); });
 flip.addEventListener('click', turn);
 window.addEventListener('keydown', function (e) {
     var typing = e.target === input, plain = !e.ctrlKey && !e.metaKey && !e.altKey;
-    if (((e.ctrlKey || e.metaKey) && e.key === 'f' && !typing) || (plain && e.key === '/' && !typing)) {
+    var onBox = document.activeElement && document.activeElement.box;
+    var find = ((e.ctrlKey || e.metaKey) && e.key === 'f') || (plain && e.key === '/');
+    if (find && !typing) {
         /* A second Ctrl-F, from the box, is the browser's own. */
         e.preventDefault();
         input.focus();
@@ -333,10 +340,10 @@ window.addEventListener('keydown', function (e) {
         }
     } else if (typing || !plain || (e.target.closest && e.target.closest('button'))) {
         return;
-    } else if (e.key.indexOf('Arrow') === 0 && document.activeElement && document.activeElement.box) {
+    } else if (e.key.indexOf('Arrow') === 0 && onBox) {
         move(e.key);
         e.preventDefault();
-    } else if (e.key === 'Enter' && document.activeElement && document.activeElement.box) {
+    } else if (e.key === 'Enter' && onBox) {
         zoom(current);
     } else if (e.key === 'n' || e.key === 'N') {
         step(e.key === 'N' ? -1 : 1);

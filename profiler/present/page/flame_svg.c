@@ -1,14 +1,15 @@
 /* Boxes -> SVG.
  *
  * Invariants:
- * 1. The picture says all it has to say with no script: labels, tooltips, heading, what was left out.
- *    The script adds zoom, search, keys and the width of the window.
+ * 1. The picture says all it has to say with no script: labels, tooltips, heading, what was left
+ *    out. The script adds zoom, search, keys and the width of the window.
  * 2. Names are hostile: whatever their bytes, the output is well-formed XML in UTF-8. Control
  *    characters, bad sequences and marks that turn the writing direction become U+FFFD.
- * 3. One <style> and one <script>, byte for byte those of flame_assets.c; no attribute holds code or
- *    style, and nothing refers outside the file. So a page can be served under a policy of hashes.
- * 4. A name has one colour, today and in every other picture: family by module or namespace, shade by
- *    a hash of the name.
+ * 3. One <style> and one <script>, byte for byte those of flame_assets.c; no attribute holds code
+ *    or style, and nothing refers outside the file. So a page can be served under a policy of
+ *    hashes.
+ * 4. A name has one colour, today and in every other picture: family by module or namespace,
+ *    shade by a hash of the name.
  *
  * Places along the x axis are in percent of the graph, so that it can follow the window.
  *
@@ -183,8 +184,8 @@ static bool compiler_suffix(const char *dot)
     return false;
 }
 
-/* The length of "std" in std::sort<int>, of "net/http" in net/http.(*conn).serve; 0 for plain C names,
- * also with a compiler's suffix (work.part.0). */
+/* The length of "std" in std::sort<int>, of "net/http" in net/http.(*conn).serve; 0 for plain C
+ * names, also with a compiler's suffix (work.part.0). */
 static size_t namespace_of(const char *name)
 {
     size_t plain = strcspn(name, "<( ");
@@ -202,8 +203,8 @@ static size_t namespace_of(const char *name)
     return !dot || dot == name || compiler_suffix(dot) ? 0 : (size_t)(dot - name);
 }
 
-/* The colour family: warm for the program's own plain code, grey for the runtime below it, one of five
- * others for each library or namespace. */
+/* The colour family: warm for the program's own plain code, grey for the runtime below it, one of
+ * five others for each library or namespace. */
 static char family_of(const picture *pic, const pf_box *box)
 {
     static const char *const system_files[] = {
