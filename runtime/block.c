@@ -30,7 +30,7 @@ static struct {
     rt_lock lock;
     struct job *head, *tail;
     uint32_t nthreads, nidle;
-    _Atomic(uint32_t) busy; /* jobs queued or running */
+    _Atomic(uint32_t) busy;   /* jobs queued or running */
     _Atomic(uint32_t) signal; /* futex: counts up with each job */
 } pool;
 

@@ -136,11 +136,14 @@ static bool sleep_as_poller(rt_m *m, rt_glist *ready)
     if (!atomic_compare_exchange_strong_explicit(&rt_sched.poller, &nobody, 1, memory_order_seq_cst,
                                                  memory_order_relaxed))
         return false;
-    bool polls = rt_poll_active() && rt_poll_waiters();
     /* Published as "now" first, so that an adder between the two looks wakes us for nothing
      * rather than not at all. */
     store_relaxed(&m->wake, 0);
-    store_release(&rt_sched.timer_sleeper, polls ? NULL : m); /* partner: wake_sleeper's acquire */
+    store_release(&rt_sched.timer_sleeper, m); /* partner: wake_sleeper's acquire */
+    rt_fence();                                /* partner: poll.c's tell_timer_sleeper */
+    bool polls = rt_poll_active();
+    if (polls)
+        store_release(&rt_sched.timer_sleeper, NULL);
     int64_t next = rt_timers_next();
     for (;;) {
         atomic_store_explicit(&rt_sched.sleep_until, next, memory_order_seq_cst);
@@ -150,7 +153,7 @@ static bool sleep_as_poller(rt_m *m, rt_glist *ready)
             break;
         next = again;
     }
-    bool useful = polls || next != INT64_MAX;
+    bool useful = (polls && rt_poll_waiters()) || next != INT64_MAX;
     /* A coroutine may have parked on its first descriptor, or work arrived, since the last look. */
     if (useful && load_relaxed(&rt_sched.running) && !any_queued()) {
         int64_t ns = next == INT64_MAX ? -1 : next - weft_now();
@@ -168,7 +171,11 @@ static bool sleep_as_poller(rt_m *m, rt_glist *ready)
     atomic_compare_exchange_strong_explicit(&m->wake, &told, 0, memory_order_relaxed,
                                             memory_order_relaxed);
     tick_clock();
-    return useful;
+    if (useful)
+        return true;
+    /* Whoever found the post taken meanwhile went to sleep and trusts us: look once more. */
+    rt_fence();
+    return rt_timers_next() != INT64_MAX || (rt_poll_active() && rt_poll_waiters());
 }
 
 /* Gives up the P and sleeps; returns with a P, and with a G if it came with one. */

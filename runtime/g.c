@@ -22,9 +22,9 @@ enum { SLAB_GS = 128, SLABS_MAX = 1 << 17, GFREE_MAX = 64, ID_BLOCK = 64 };
 _Static_assert(sizeof(rt_g) <= 400, "a parked coroutine's record stays within 400 bytes");
 
 static rt_lock slab_lock;
-static rt_g *slabs[SLABS_MAX];      /* filled once, under slab_lock */
-static _Atomic(uint32_t) nrecords;  /* records in slabs; release, partner: rt_g_count */
-static rt_g *free_gs;               /* slab_lock; linked by link */
+static rt_g *slabs[SLABS_MAX];     /* filled once, under slab_lock */
+static _Atomic(uint32_t) nrecords; /* records in slabs; release, partner: rt_g_count */
+static rt_g *free_gs;              /* slab_lock; linked by link */
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 

@@ -5,8 +5,8 @@
  *     release.
  *  2. Nobody owns a lock: a coroutine may take it and its successor on the stack release it.
  *
- * Rejected: spinning without end (a holder can be descheduled by the kernel: with 4 runnable threads
- * on 2 cores a spinner burns its whole slice), and pthread mutexes (owned by a thread).
+ * Rejected: spinning without end (a holder can be descheduled: with 4 runnable threads
+ * on 2 cores a spinner burns its slice), and pthread mutexes (owned by a thread).
  */
 #include "rt.h"
 #include <errno.h>

@@ -41,8 +41,8 @@ typedef struct rt_waiter rt_waiter;
 #define store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 
-/* The full fence of the submit and park patterns. gcc's ThreadSanitizer does not model fences: there
- * it is a read-modify-write of one shared word, which orders the same accesses. */
+/* The full fence of the submit and park patterns. gcc's ThreadSanitizer does not model fences:
+ * there it is a read-modify-write of one shared word, which orders the same accesses. */
 static inline void rt_fence(void)
 {
 #if defined(__SANITIZE_THREAD__)
@@ -182,7 +182,7 @@ struct rt_g {
     _Atomic(uint32_t) state; /* rt_gstate; see the arrows above */
     _Atomic(uint32_t) claim; /* 0 open, 1 somebody wakes it; wait.c */
     _Atomic(uint32_t) pin;   /* 1: inspect.c looks at it, so rt_execute waits */
-    uint8_t kind;            /* rt_gkind; set once per life */
+    _Atomic(uint8_t) kind;   /* rt_gkind; set once per life */
     uint8_t flags;           /* WEFT_PINNED; set at spawn */
     uint8_t why;             /* weft_wait_reason; by itself before it parks */
     uint8_t started;         /* has a stack; by rt_execute */
@@ -196,15 +196,15 @@ struct rt_g {
     _Atomic(uint64_t) id; /* 0 when FREE */
     uint64_t creator_id;
     uintptr_t creator_pc;
-    const void *wait_obj;    /* by itself before it parks */
-    _Atomic(int64_t) since;  /* coarse time of the last park */
-    _Atomic(uint32_t) futex; /* thread kind: 1 = readied */
-    uint32_t epoch;          /* which weft_run it belongs to */
-    int32_t saved_errno;     /* over a park */
-    uint32_t stack_class;    /* asked for at spawn */
-    rt_timer timer;          /* the deadline of its wait */
+    const void *wait_obj;             /* by itself before it parks */
+    _Atomic(int64_t) since;           /* coarse time of the last park */
+    _Atomic(uint32_t) futex;          /* thread kind: 1 = readied */
+    uint32_t epoch;                   /* which weft_run it belongs to */
+    int32_t saved_errno;              /* over a park */
+    uint32_t stack_class;             /* asked for at spawn */
+    rt_timer timer;                   /* the deadline of its wait */
     uintptr_t sys_pc, sys_sp, sys_fp; /* SYSCALL: where weft_syscall_enter was called */
-    void *san;               /* sanitizer's fiber and fake stack; san.h */
+    void *san;                        /* sanitizer's fiber and fake stack; san.h */
     void *san_fake;
     _Atomic(int32_t) tid; /* running, syscall, blocking call: the thread */
     char name[32];
@@ -224,8 +224,8 @@ static inline bool rt_claim(rt_g *g)
 }
 
 /* A processor: the right to run coroutines, with what that needs at hand. */
-#define RT_RING 256u
-#define RT_PROCS_MAX 1024u
+#define RT_RING        256u
+#define RT_PROCS_MAX   1024u
 #define RT_STACK_CACHE 64u
 struct rt_p {
     RT_ALIGNED _Atomic(uint32_t) head; /* ring: next to take; owner and thieves, CAS */
@@ -241,15 +241,15 @@ struct rt_p {
     _Atomic(uint64_t) nspawn, nexit;   /* owner writes */
     rt_g *gfree;                       /* owner */
     uint32_t ngfree;
-    uint32_t nstacks;                  /* owner */
-    uintptr_t stacks[RT_STACK_CACHE];  /* hot default-class stacks, LIFO */
+    uint32_t nstacks;                    /* owner */
+    uintptr_t stacks[RT_STACK_CACHE];    /* hot default-class stacks, LIFO */
     RT_ALIGNED _Atomic(uint32_t) status; /* rt_pstatus; CAS between owner, sysmon */
     uint32_t sys_tick, sys_seen;         /* sysmon's notes */
     int64_t sys_when;
     RT_ALIGNED rt_lock timer_lock;
-    uint32_t ntimers, timer_cap;         /* timer_lock */
-    rt_timer **timers;                   /* timer_lock; 4-ary heap by when */
-    _Atomic(int64_t) timer_next;         /* earliest, INT64_MAX none; under timer_lock, read by all */
+    uint32_t ntimers, timer_cap; /* timer_lock */
+    rt_timer **timers;           /* timer_lock; 4-ary heap by when */
+    _Atomic(int64_t) timer_next; /* earliest, INT64_MAX none; under timer_lock, read by all */
     RT_ALIGNED _Atomic(rt_g *) ring[RT_RING];
 };
 enum rt_pstatus { RT_P_IDLE, RT_P_RUNNING, RT_P_SYSCALL, RT_P_DEAD };
@@ -264,43 +264,44 @@ struct rt_m {
     rt_commit commit;
     void *commit_arg;
     rt_p *p;
-    rt_p *sys_p;         /* the P it had at weft_syscall_enter */
+    rt_p *sys_p; /* the P it had at weft_syscall_enter */
     void *g0_sp;
     uintptr_t g0_lo, g0_hi;
-    rt_g *picked;        /* found by a coroutine that could not switch to it itself */
-    rt_g *pinned;        /* the only coroutine it runs; NULL: any */
-    rt_m *link;          /* idle list; rt_sched.lock */
-    rt_p *next_p;        /* handed over by the waker, before the wake */
+    rt_g *picked;           /* found by a coroutine that could not switch to it itself */
+    rt_g *pinned;           /* the only coroutine it runs; NULL: any */
+    rt_m *link;             /* idle list; rt_sched.lock */
+    rt_p *next_p;           /* handed over by the waker, before the wake */
     _Atomic(uint32_t) wake; /* futex: 1 next_p was handed over, 2 look at the timers again */
     uint32_t seed;
     int32_t tid;
-    bool spinning;       /* counted in rt_sched.nspinning */
-    bool dying;          /* its pinned coroutine has ended */
+    bool spinning; /* counted in rt_sched.nspinning */
+    bool dying;    /* its pinned coroutine has ended */
     void *san, *san_fake;
 };
 
-/* What all share. Three lines of their own: the counters that wakers read, the lock with what it guards. */
+/* What all share: the counters that wakers read, and the lock with what it guards, each on cache
+ * lines of their own. */
 typedef struct rt_sched_state {
     RT_ALIGNED _Atomic(uint32_t) nspinning;
-    RT_ALIGNED _Atomic(uint32_t) nidle; /* idle Ps; written under lock */
-    _Atomic(uint32_t) nprocs;           /* wanted Ps; written under lock */
-    _Atomic(uint32_t) nalloc;           /* entries of allp ever filled */
-    _Atomic(uint32_t) epoch;            /* of the running (or next) weft_run; under lock */
-    _Atomic(uint32_t) running;          /* 1 between weft_run's start and its end */
-    _Atomic(uint32_t) eager;            /* sysmon: readied work was left lying, so wake at once */
-    _Atomic(uint32_t) nsyscall;         /* coroutines between weft_syscall_enter and _exit */
+    RT_ALIGNED _Atomic(uint32_t) nidle;  /* idle Ps; written under lock */
+    _Atomic(uint32_t) nprocs;            /* wanted Ps; written under lock */
+    _Atomic(uint32_t) nalloc;            /* entries of allp ever filled */
+    _Atomic(uint32_t) epoch;             /* of the running (or next) weft_run; under lock */
+    _Atomic(uint32_t) running;           /* 1 between weft_run's start and its end */
+    _Atomic(uint32_t) eager;             /* sysmon: readied work was left lying, so wake at once */
+    _Atomic(uint32_t) nsyscall;          /* coroutines between weft_syscall_enter and _exit */
     RT_ALIGNED _Atomic(uint32_t) poller; /* 1: an M sleeps for descriptors or timers */
-    _Atomic(int64_t) sleep_until;       /* when that M wakes by itself; INT64_MAX never */
-    _Atomic(rt_m *) timer_sleeper;      /* it sleeps on its futex; NULL: in rt_poll_collect */
-    _Atomic(int64_t) last_poll;         /* when descriptors were looked at last */
-    _Atomic(int64_t) coarse_ns;         /* a clock that is at most 10 ms old while anything runs */
+    _Atomic(int64_t) sleep_until;        /* when that M wakes by itself; INT64_MAX never */
+    _Atomic(rt_m *) timer_sleeper;       /* it sleeps on its futex; NULL: in rt_poll_collect */
+    _Atomic(int64_t) last_poll;          /* when descriptors were looked at last */
+    _Atomic(int64_t) coarse_ns;          /* a clock that is at most 10 ms old while anything runs */
     RT_ALIGNED rt_lock lock;
-    rt_glist runq;                      /* lock */
-    _Atomic(uint32_t) nrunq;            /* runq.n, read without the lock */
-    rt_p *pidle;                        /* lock */
-    rt_m *midle;                        /* lock */
-    _Atomic(uint32_t) nm;               /* workers that live; lock */
-    _Atomic(uint32_t) nmidle;           /* those on midle; lock */
+    rt_glist runq;            /* lock */
+    _Atomic(uint32_t) nrunq;  /* runq.n, read without the lock */
+    rt_p *pidle;              /* lock */
+    rt_m *midle;              /* lock */
+    _Atomic(uint32_t) nm;     /* workers that live; lock */
+    _Atomic(uint32_t) nmidle; /* those on midle; lock */
     _Atomic(uint64_t) next_id;
     _Atomic(uint64_t) foreign_spawns, foreign_exits;
     rt_p *allp[RT_PROCS_MAX];
@@ -317,40 +318,41 @@ RT_HIDDEN void rt_ready_list(rt_glist *list);
  * again, maybe on another M. */
 RT_HIDDEN void rt_leave(rt_commit commit, void *arg);
 RT_HIDDEN void rt_schedule(rt_m *m) __attribute__((noreturn)); /* a worker's life, on its g0 */
-RT_HIDDEN void rt_wake_p(void);  /* one more P runs, if one is idle and nobody looks for work */
+RT_HIDDEN void rt_wake_p(void); /* one more P runs, if one is idle and nobody looks for work */
 /* Sets g up to run on m: waits out a pin, binds a stack. False: no memory for a stack. */
 RT_HIDDEN bool rt_prepare(rt_m *m, rt_g *g);
 RT_HIDDEN void rt_arrived(rt_m *m, void *fake); /* first on a stack after a switch: the commit */
 
 /* ---- findwork.c ---- */
-RT_HIDDEN rt_g *rt_find_work(rt_m *m); /* on g0, m has a P; sleeps until there is some */
+RT_HIDDEN rt_g *rt_find_work(rt_m *m);    /* on g0, m has a P; sleeps until there is some */
 RT_HIDDEN void rt_inject(rt_glist *list); /* onto the global queue, with wake-ups */
 
 /* ---- runq.c: the ring, runnext, stealing; no other knowledge ---- */
 RT_HIDDEN void rt_runq_put(rt_p *p, rt_g *g, bool next); /* owner; spills half when full */
 RT_HIDDEN rt_g *rt_runq_get(rt_p *p);                    /* owner */
 RT_HIDDEN rt_g *rt_runq_steal(rt_p *p, rt_p *victim, bool take_next); /* owner of p */
-RT_HIDDEN bool rt_runq_empty(rt_p *p);                   /* anybody; a hint */
-RT_HIDDEN bool rt_runq_excess(rt_p *p);                  /* more than runnext */
-RT_HIDDEN void rt_globq_put(rt_g *g);                    /* takes rt_sched.lock */
+RT_HIDDEN bool rt_runq_empty(rt_p *p);                                /* anybody; a hint */
+RT_HIDDEN bool rt_runq_excess(rt_p *p);                               /* more than runnext */
+RT_HIDDEN void rt_globq_put(rt_g *g);                                 /* takes rt_sched.lock */
 RT_HIDDEN void rt_globq_put_list_locked(rt_glist *list);
 RT_HIDDEN rt_g *rt_globq_get_locked(rt_p *p, uint32_t max); /* one; more go to p's ring */
 
 /* ---- proc.c: Ps and Ms ---- */
-RT_HIDDEN int rt_proc_start(void);  /* once per weft_run: Ps, sysmon. 0 or negative errno */
+RT_HIDDEN int rt_proc_start(void); /* once per weft_run: Ps, sysmon. 0 or negative errno */
 RT_HIDDEN void rt_p_acquire(rt_m *m, rt_p *p);
 RT_HIDDEN rt_p *rt_p_release(rt_m *m);
-RT_HIDDEN void rt_p_idle_locked(rt_p *p);     /* puts a released P away (or retires it) */
+RT_HIDDEN void rt_p_idle_locked(rt_p *p); /* puts a released P away (or retires it) */
 RT_HIDDEN rt_p *rt_p_take_idle_locked(void);
-RT_HIDDEN void rt_p_handoff(rt_p *p);         /* a P without an M: to a new M if there is work */
-RT_HIDDEN bool rt_m_start(rt_p *p, bool spinning); /* an idle or a new M takes p; false: no thread */
-RT_HIDDEN void rt_m_stop(rt_m *m);            /* sleeps until it is handed a P */
+RT_HIDDEN void rt_p_handoff(rt_p *p); /* a P without an M: to a new M if there is work */
+RT_HIDDEN bool rt_m_start(rt_p *p,
+                          bool spinning); /* an idle or a new M takes p; false: no thread */
+RT_HIDDEN void rt_m_stop(rt_m *m);        /* sleeps until it is handed a P */
 RT_HIDDEN rt_m *rt_m_new_pinned(rt_g *g, rt_p *p); /* a thread of its own for g, with p; or NULL */
 RT_HIDDEN void rt_m_end(rt_m *m) __attribute__((noreturn));
 /* A thread of Weft's own; signals_off blocks all signals in it. */
 RT_HIDDEN int rt_thread_start(void (*fn)(void *), void *arg, size_t stack_bytes, bool signals_off);
 RT_HIDDEN void rt_thread_bounds(uintptr_t *lo, uintptr_t *hi); /* the caller's own stack */
-RT_HIDDEN uint32_t rt_threads_own(void);       /* threads of the process that belong to Weft */
+RT_HIDDEN uint32_t rt_threads_own(void);          /* threads of the process that belong to Weft */
 extern RT_HIDDEN _Atomic(int32_t) rt_own_threads; /* sysmon, pool, profiler; without the workers */
 
 /* ---- sysmon.c ---- */
@@ -360,17 +362,18 @@ RT_HIDDEN void rt_sysmon_wake(void); /* a P left idleness */
 /* ---- g.c ---- */
 RT_HIDDEN rt_g *rt_g_new(rt_p *p, void (*fn)(void *), void *arg); /* p may be NULL; NULL: memory */
 RT_HIDDEN void rt_g_free(rt_p *p, rt_g *g);
-RT_HIDDEN rt_g *rt_g_at(uint32_t i);     /* all records ever made: 0 <= i < rt_g_count() */
+RT_HIDDEN rt_g *rt_g_at(uint32_t i); /* all records ever made: 0 <= i < rt_g_count() */
 RT_HIDDEN uint32_t rt_g_count(void);
-RT_HIDDEN rt_g *rt_g_thread(void);       /* the plain thread's record; NULL: memory */
-RT_HIDDEN int rt_spawn(const weft_opts *opts, void (*fn)(void *), void *arg, uintptr_t pc, rt_g **out);
+RT_HIDDEN rt_g *rt_g_thread(void); /* the plain thread's record; NULL: memory */
+RT_HIDDEN int rt_spawn(const weft_opts *opts, void (*fn)(void *), void *arg, uintptr_t pc,
+                       rt_g **out);
 RT_HIDDEN size_t rt_g_live(void);
 
 /* ---- stack.c ---- */
 RT_HIDDEN int rt_stack_class(size_t bytes); /* -EINVAL over 1 GiB; 0 bytes: the default class */
 RT_HIDDEN int rt_stack_get(rt_p *p, uint32_t cls, rt_stack *out); /* 0 or -ENOMEM */
 RT_HIDDEN void rt_stack_put(rt_p *p, rt_stack *s);
-RT_HIDDEN void rt_stack_trim(void);      /* sysmon's tick: cold pages go back */
+RT_HIDDEN void rt_stack_trim(void);        /* sysmon's tick: cold pages go back */
 RT_HIDDEN void *rt_os_alloc(size_t bytes); /* zeroed pages; NULL */
 RT_HIDDEN void *rt_os_grow(void *old, size_t old_bytes, size_t new_bytes);
 
@@ -379,11 +382,11 @@ RT_HIDDEN void rt_timers_run(rt_p *p, int64_t now); /* fires what is due */
 RT_HIDDEN int64_t rt_timers_next(void);             /* earliest of all Ps; INT64_MAX none */
 
 /* ---- block.c ---- */
-RT_HIDDEN uint32_t rt_blocking_busy(void);          /* jobs queued or running */
+RT_HIDDEN uint32_t rt_blocking_busy(void); /* jobs queued or running */
 
 /* ---- crash.c ---- */
-RT_HIDDEN void rt_crash_deadlock(void);             /* prints all stacks; ends with 2 */
-RT_HIDDEN uint32_t rt_threads_waiting(void);        /* plain threads in a Weft wait without deadline */
+RT_HIDDEN void rt_crash_deadlock(void);      /* prints all stacks; ends with 2 */
+RT_HIDDEN uint32_t rt_threads_waiting(void); /* plain threads in a Weft wait without deadline */
 
 /* ---- hook.c ---- */
 extern RT_HIDDEN _Atomic(uint32_t) rt_hook_mask;

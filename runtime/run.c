@@ -22,8 +22,8 @@ struct main_call {
     _Atomic(uint32_t) done;
 };
 
-static _Atomic(uint32_t) in_run;   /* a weft_run is between its start and its return */
-static _Atomic(uint32_t) ended;    /* one has returned, and none runs */
+static _Atomic(uint32_t) in_run; /* a weft_run is between its start and its return */
+static _Atomic(uint32_t) ended;  /* one has returned, and none runs */
 
 static void abandon_all(void)
 {
@@ -96,8 +96,7 @@ int weft_go_opts(const weft_opts *opts, void (*fn)(void *), void *arg)
 {
     rt_m *m = rt_m_self();
     rt_g *g;
-    if (load_relaxed(&ended) ||
-        (m && m->cur && m->cur->epoch != load_relaxed(&rt_sched.epoch)))
+    if (load_relaxed(&ended) || (m && m->cur && m->cur->epoch != load_relaxed(&rt_sched.epoch)))
         return -ESHUTDOWN;
     int err = rt_spawn(opts, fn, arg, (uintptr_t)__builtin_return_address(0), &g);
     if (!err)
@@ -109,8 +108,7 @@ int weft_go(void (*fn)(void *), void *arg)
 {
     rt_m *m = rt_m_self();
     rt_g *g;
-    if (load_relaxed(&ended) ||
-        (m && m->cur && m->cur->epoch != load_relaxed(&rt_sched.epoch)))
+    if (load_relaxed(&ended) || (m && m->cur && m->cur->epoch != load_relaxed(&rt_sched.epoch)))
         return -ESHUTDOWN;
     int err = rt_spawn(NULL, fn, arg, (uintptr_t)__builtin_return_address(0), &g);
     if (!err)

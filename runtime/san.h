@@ -24,7 +24,7 @@
 #define RT_TSAN 1
 #endif
 
-/* ThreadSanitizer keeps about 400 KiB of thread-local storage, and libc takes that from the stack. */
+/* ThreadSanitizer keeps about 400 KiB of thread-local storage, taken from the stack. */
 #ifdef RT_TSAN
 #define SAN_STACK_EXTRA (1 << 20)
 #else

@@ -202,7 +202,7 @@ void rt_ready(rt_g *g)
         return;
     }
     if (rt_unlikely(g->epoch != load_relaxed(&rt_sched.epoch)))
-        return; /* abandoned by the end of its weft_run */
+        return;                            /* abandoned by the end of its weft_run */
     store_release(&g->state, RT_RUNNABLE); /* partner: inspect.c */
     rt_m *m = rt_m_self();
     rt_p *p = m ? m->p : NULL;

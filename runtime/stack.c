@@ -41,8 +41,8 @@ enum {
 
 struct pool {
     rt_lock lock;
-    uintptr_t next, end;   /* not yet carved part of the newest group */
-    uintptr_t *free;       /* lo of free slots, LIFO */
+    uintptr_t next, end;            /* not yet carved part of the newest group */
+    uintptr_t *free;                /* lo of free slots, LIFO */
     uint32_t nfree, cap, cold, low; /* low: fewest free since the last trim */
 };
 static struct pool pools[CLASSES];
@@ -144,8 +144,8 @@ static void guard_install(uintptr_t guard)
         mprotect((void *)guard, GUARD_BYTES, PROT_NONE) == 0)
         return;
     if (atomic_fetch_add_explicit(&unguarded, 1, memory_order_relaxed) == 0) {
-        static const char line[] =
-            "weft: too many mappings for stack guards: further stacks have none (vm.max_map_count)\n";
+        static const char line[] = "weft: too many mappings for stack guards: further stacks have "
+                                   "none (vm.max_map_count)\n";
         ssize_t ignored = write(2, line, sizeof line - 1);
         (void)ignored;
     }
@@ -246,17 +246,17 @@ static void trim_pool(struct pool *pool, uint32_t cls)
         uint32_t n = limit > pool->cold ? limit - pool->cold : 0;
         if (n > TRIM_BATCH)
             n = TRIM_BATCH;
+        if (!n) { /* nothing is cold; from here on learn how low the pool gets */
+            pool->low = pool->nfree;
+            rt_lock_release(&pool->lock);
+            return;
+        }
         memcpy(batch, pool->free + pool->cold, n * sizeof batch[0]);
         memmove(pool->free + pool->cold, pool->free + pool->cold + n,
                 (pool->nfree - pool->cold - n) * sizeof batch[0]);
         pool->nfree -= n;
-        if (!n)
-            pool->low = pool->nfree;
-        else
-            pool->low -= n;
+        pool->low -= n;
         rt_lock_release(&pool->lock);
-        if (!n)
-            return;
         for (uint32_t i = 0; i < n; i++)
             madvise((void *)batch[i], class_bytes(cls), MADV_DONTNEED);
         rt_lock_acquire(&pool->lock); /* back at the bottom, cold */

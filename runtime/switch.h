@@ -19,7 +19,7 @@ extern void rt_coro_start(void) __attribute__((visibility("hidden")));
 /* from sp upwards: mxcsr|fcw, r15, r14, r13, r12, rbx, rbp, return address */
 enum { RT_CTX_WORDS = 8, RT_CTX_FP = 6, RT_CTX_PC = 7 };
 #define RT_CTX_MXCSR 0x1f80u
-#define RT_CTX_FCW 0x37fu
+#define RT_CTX_FCW   0x37fu
 #elif defined(__aarch64__)
 /* from sp upwards: x29, x30, x19..x28, d8..d15, fpcr, pad */
 enum { RT_CTX_WORDS = 22, RT_CTX_FP = 0, RT_CTX_PC = 1 };

@@ -4,7 +4,7 @@
  * Invariants:
  *  1. It never touches the queue of a running P; it sets poke, wakes other Ps, or takes a P whose
  *     status is SYSCALL by CAS.
- *  2. It sleeps without a time limit only when all Ps are idle and no deadlock is suspected; whoever
+ *  2. It sleeps without a limit only when all Ps are idle and no deadlock is suspected; whoever
  *     takes the first idle P wakes it (rt_sysmon_wake).
  *
  * Rhythm as in Go: 20 us, doubled after 50 rounds without anything to do, at most 10 ms; at most
@@ -16,14 +16,14 @@
 #include <errno.h>
 #include <string.h>
 
-#define MIN_NS 20000
-#define MAX_NS 10000000
-#define NET_NS 1000000
-#define TRIM_NS 1000000000
+#define MIN_NS   20000
+#define MAX_NS   10000000
+#define NET_NS   1000000
+#define TRIM_NS  1000000000
 #define EAGER_NS 20000000
 enum { IDLE_ROUNDS = 50 };
 
-static _Atomic(uint32_t) asleep;  /* futex: 1 while it sleeps without a limit */
+static _Atomic(uint32_t) asleep; /* futex: 1 while it sleeps without a limit */
 static _Atomic(uint32_t) started;
 
 void rt_sysmon_wake(void)
@@ -72,12 +72,12 @@ static bool net(int64_t now, int64_t *eager_until)
         for (uint32_t i = 0; i < n; i++) {
             rt_p *p = rt_sched.allp[i];
             uint32_t tick = load_relaxed(&p->tick);
-            lying |= tick == seen[i] && !rt_runq_empty(p) &&
-                     load_relaxed(&p->status) == RT_P_RUNNING;
+            lying |=
+                tick == seen[i] && !rt_runq_empty(p) && load_relaxed(&p->status) == RT_P_RUNNING;
             seen[i] = tick;
         }
         lying |= load_relaxed(&rt_sched.nrunq) > 0;
-        lying |= rt_timers_next() + MAX_NS < now;
+        lying |= rt_timers_next() < now - MAX_NS;
     }
     if (lying) {
         *eager_until = now + EAGER_NS;
@@ -108,7 +108,7 @@ static void overdue_timers(int64_t now)
     uint32_t n = load_acquire(&rt_sched.nalloc);
     for (uint32_t i = 0; i < n; i++) {
         rt_p *p = rt_sched.allp[i];
-        if (load_relaxed(&p->timer_next) + NET_NS < now) {
+        if (load_relaxed(&p->timer_next) < now - NET_NS) {
             store_relaxed(&p->poke, 1);
             rt_timers_run(p, now);
         }
@@ -175,7 +175,8 @@ static void deep_sleep(void)
 {
     int64_t wait_ns = 100 * (int64_t)NET_NS;
     atomic_store_explicit(&asleep, 1, memory_order_seq_cst); /* partner: rt_sysmon_wake */
-    while (load_relaxed(&asleep) && load_relaxed(&rt_sched.nidle) == load_relaxed(&rt_sched.nprocs)) {
+    while (load_relaxed(&asleep) &&
+           load_relaxed(&rt_sched.nidle) == load_relaxed(&rt_sched.nprocs)) {
         bool possible = stuck_inside();
         if (possible && nobody_outside()) {
             store_relaxed(&asleep, 0);

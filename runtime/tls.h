@@ -1,4 +1,4 @@
-/* Thread-local state of the runtime: the only header that touches the thread register. See tls.c. */
+/* Thread-local state of the runtime: the one header that touches the thread register; see tls.c. */
 #ifndef WEFT_TLS_H
 #define WEFT_TLS_H
 

@@ -47,9 +47,11 @@ static void run_start(void)
 {
     run_starts++;
 }
-static const weft_hooks table = {WEFT_HOOK_VERSION, inherit,     drop,     block_end, unlock_end,
-                                 thread_start,      thread_stop, run_start};
-enum { ALL = WEFT_HOOK_LABEL | WEFT_HOOK_BLOCK | WEFT_HOOK_UNLOCK | WEFT_HOOK_THREAD | WEFT_HOOK_RUN };
+static const weft_hooks table = {WEFT_HOOK_VERSION, inherit,      drop,        block_end,
+                                 unlock_end,        thread_start, thread_stop, run_start};
+enum {
+    ALL = WEFT_HOOK_LABEL | WEFT_HOOK_BLOCK | WEFT_HOOK_UNLOCK | WEFT_HOOK_THREAD | WEFT_HOOK_RUN
+};
 
 static weft_chan *c;
 static weft_mutex mutex;
@@ -175,7 +177,8 @@ BODY(storms)
 }
 Test(hook, peek_in_a_switch_storm, .timeout = 60)
 {
-    struct sigaction sa = {.sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
+    struct sigaction sa = {.sa_sigaction = on_tick,
+                           .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
     sigaction(SIGUSR1, &sa, NULL);
     RUN(1, storms);
     cr_assert_gt(on_coro, 100);

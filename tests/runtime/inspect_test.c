@@ -65,7 +65,7 @@ static const struct {
     void (*fn)(void *);
     weft_wait_reason reason;
 } waits[] = {
-    {"recv", recv_never, WEFT_WAIT_CHAN_RECV}, {"send", send_never, WEFT_WAIT_CHAN_SEND},
+    {"recv", recv_never, WEFT_WAIT_CHAN_RECV},  {"send", send_never, WEFT_WAIT_CHAN_SEND},
     {"select", select_never, WEFT_WAIT_SELECT}, {"mutex", lock_held, WEFT_WAIT_MUTEX},
     {"group", wait_group, WEFT_WAIT_WG},        {"sleep", sleep_long, WEFT_WAIT_SLEEP},
     {"read", read_never, WEFT_WAIT_IO},         {"blocking", block_call, WEFT_WAIT_BLOCKING},

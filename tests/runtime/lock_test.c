@@ -1,4 +1,4 @@
-/* The runtime's lock: exclusion, hand-over between threads, sleeping when held long, futex waits. */
+/* The runtime lock: exclusion, hand-over between threads, sleeping when held long, futex waits. */
 #include "runtime/rt.h"
 #include "tests/check.h"
 #include <errno.h>

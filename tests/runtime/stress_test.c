@@ -1,6 +1,6 @@
-/* Everything at once: rounds of producers, selecting consumers, a mutex, deadlines, sleeps and short
- * lives, over channels of three sizes, until the time is over (WEFT_STRESS_S seconds; 2 by default,
- * 20 for each of the three tests in make check-long).
+/* Everything at once: rounds of producers, selecting consumers, a mutex, deadlines, sleeps and
+ * short lives, over channels of three sizes, until the time is over (WEFT_STRESS_S seconds; 2 by
+ * default, 60 for each of the three tests in make check-long).
  *
  *  1. Each value that is sent is received exactly once: their count and their sum are kept under a
  *     mutex by the consumers and compared with what the producers sent.
