@@ -12,7 +12,8 @@
  *
  * What is hidden, as Go hides runtime.* and goexit: at the leaf, frames of the library until its
  * public call (weft_chan_recv), and in heap profiles the malloc names too, so that the leaf is who
- * asked for memory; at the root, the frames that start a coroutine. CPU samples keep their leaf.
+ * asked for memory; at the root, the frames that start a coroutine. Samples of CPU time and of
+ * threads keep their leaf.
  *
  * Locks: takes the symbols lock.
  */
@@ -21,7 +22,6 @@
 #include <string.h>
 #include "present.h"
 
-#define LOOK_AHEAD 16  /* frames between the deepest part of the library and its public call */
 #define FRAMES_MAX 256 /* lines of one location */
 
 pf_kind pf_kind_of(const pf_source *s)
@@ -175,10 +175,24 @@ static bool is_prefixed(const char *name)
     return strncmp(name, "rt_", 3) == 0 || strncmp(name, "pf_", 3) == 0;
 }
 
+/* Whether DWARF says that a function is written in the library's own rooms: beside the file of
+ * raw_free, which is in one of them. */
+static bool is_library_file(const pf_module *m, const char *file)
+{
+    static const char collect[] = "/profiler/collect/", runtime[] = "/runtime/";
+    const pf_place *own = pf_symbol_find(m, (uintptr_t)pf_collect->raw_free);
+    const char *home = own->frames[own->nframes - 1].file, *at = strstr(home, collect);
+    size_t n = at ? (size_t)(at - home) : 0;
+
+    return at && strncmp(file, home, n) == 0 &&
+           (strncmp(file + n, collect, sizeof collect - 1) == 0 ||
+            strncmp(file + n, runtime, sizeof runtime - 1) == 0);
+}
+
 typedef enum where { ELSEWHERE, INSIDE, PUBLIC } where;
 
 /* Where a frame stands. In libweft.so all that is not public is inside; in a program that holds
- * libweft.a only the prefix tells the library's functions from the program's. */
+ * libweft.a the file tells, and where there is no DWARF the prefix. */
 static where where_is(const pf_raw *raw, const pf_sample *s, uint32_t i)
 {
     uintptr_t at = pf_frame_address(s, i);
@@ -187,10 +201,11 @@ static where where_is(const pf_raw *raw, const pf_sample *s, uint32_t i)
     if (!in_library(raw, m))
         return ELSEWHERE;
     const pf_place *p = pf_symbol_find(m, at);
-    const char *name = p->frames[p->nframes - 1].name;
-    if (strncmp(name, "weft_", 5) == 0 || is_malloc(name))
+    const pf_frame *f = &p->frames[p->nframes - 1];
+    if (strncmp(f->name, "weft_", 5) == 0 || is_malloc(f->name))
         return PUBLIC;
-    if (is_prefixed(name) || strcmp(m->path, raw->modules[0].path) != 0)
+    if (is_prefixed(f->name) || strcmp(m->path, raw->modules[0].path) != 0 ||
+        is_library_file(m, f->file))
         return INSIDE;
     return ELSEWHERE;
 }
@@ -203,26 +218,21 @@ static const char *outer_name(const pf_raw *raw, const pf_sample *s, uint32_t i)
     return p->frames[p->nframes - 1].name;
 }
 
-/* The library's static functions have no prefix. Where the leaf is inside, the public call may
- * stand behind a few of them. */
 static uint32_t first_shown(const pf_raw *raw, const pf_sample *s, pf_kind kind)
 {
     uint32_t first = 0;
 
-    if (s->npcs && where_is(raw, s, 0) == INSIDE) {
-        for (uint32_t i = 1; i < s->npcs && i < LOOK_AHEAD; i++)
-            if (where_is(raw, s, i) == PUBLIC) {
-                first = i;
-                break;
-            } else if (!in_library(raw, pf_module_of(raw, pf_frame_address(s, i)))) {
-                break;
-            }
-        while (first < s->npcs && where_is(raw, s, first) == INSIDE)
-            first++;
-    }
+    while (first < s->npcs && where_is(raw, s, first) == INSIDE)
+        first++;
     while (kind == PF_KIND_HEAP && first < s->npcs && is_malloc(outer_name(raw, s, first)))
         first++;
     return first < s->npcs ? first : 0;
+}
+
+/* What threads run is the library's own for the most part; there it is the answer. */
+static bool keeps_leaf(const pf_source *s, pf_kind kind)
+{
+    return kind == PF_KIND_CPU || strncmp(s->name, "thread", 6) == 0;
 }
 
 pf_view pf_view_of(const pf_raw *raw, const pf_sample *s)
@@ -230,21 +240,16 @@ pf_view pf_view_of(const pf_raw *raw, const pf_sample *s)
     pf_kind kind = pf_kind_of(raw->source);
     pf_view v = {0, s->npcs, 0};
 
-    if (kind != PF_KIND_CPU)
+    if (!keeps_leaf(raw->source, kind))
         v.first = first_shown(raw, s, kind);
     while (v.end > v.first && where_is(raw, s, v.end - 1) == INSIDE)
         v.end--;
     if (v.end == v.first)
         v.end = s->npcs;
-    if (kind == PF_KIND_CPU || v.first == v.end)
-        return v;
-    /* The public call's own code may begin with inlined parts of the inside. */
-    if (where_is(raw, s, v.first) == PUBLIC) {
+    /* A public call's own code may begin with inlined parts of the inside. */
+    if (!keeps_leaf(raw->source, kind) && v.first < v.end && where_is(raw, s, v.first) == PUBLIC) {
         uintptr_t at = pf_frame_address(s, v.first);
-        const pf_place *p = pf_symbol_find(pf_module_of(raw, at), at);
-        for (uint32_t i = 0; i + 1 < p->nframes; i++)
-            if (is_prefixed(p->frames[i].name))
-                v.inner = i + 1;
+        v.inner = pf_symbol_find(pf_module_of(raw, at), at)->nframes - 1;
     }
     return v;
 }

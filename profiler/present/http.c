@@ -14,8 +14,8 @@
  *     stop event.
  *  3. A slot of `conns` is taken by the accept thread only, and freed by its connection's thread
  *     only, as its last step; when stop returns, all are free and no thread touches the server.
- *  4. On a loopback listener the Host header must be a name of this machine: a page in a browser can
- *     resolve its own name to 127.0.0.1, and would else read profiles.
+ *  4. On a loopback listener the Host header must be a name of this machine: a page in a browser
+ *     can resolve its own name to 127.0.0.1, and would else read profiles.
  *  5. No time limit covers the making of a profile; one covers idle and stuck connections.
  *
  * Locks: `door` (serve and stop, one at a time) before `lock` (the slots); both before the symbols

@@ -2,7 +2,8 @@
  *
  * Two indexes of our own stand over libdw. The first maps addresses to units, from the ranges of
  * every unit's own entry: .debug_aranges is not used, since clang writes none. The second, made
- * for a unit when it is first asked, maps addresses to the unit's functions. Both are sorted arrays.
+ * for a unit when it is first asked, maps addresses to the unit's functions. Both are sorted
+ * arrays.
  *
  * Invariants
  *  1. Strings handed out are libdw's or this handle's, and live as long as the handle.

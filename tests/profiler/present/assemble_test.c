@@ -1,9 +1,10 @@
 /* A hand-made snapshot of this program becomes a profile: what is in its tables is compared with
  * what was put in, with known inline chains, labels and library frames. */
+#include <dlfcn.h>
 #include "tests/profiler/present/fake.h"
 
 FAKE_FUNCTION(rt_park_here)
-FAKE_FUNCTION(static_helper)
+#include "tests/profiler/present/inside.h"
 FAKE_FUNCTION(weft_fake_recv)
 FAKE_FUNCTION(rt_coro_root)
 FAKE_FUNCTION(pf_record_here)
@@ -174,10 +175,10 @@ Test(assemble, heap_labels_types_and_default, .init = fake_setup)
 /* Here the program holds the library, as with libweft.a: prefixes tell. */
 Test(assemble, library_frames_are_hidden, .init = fake_setup)
 {
-    uintptr_t parked[] = {FAKE_PC(rt_park_here),   FAKE_PC(static_helper), FAKE_PC(rt_park_here),
-                          FAKE_PC(weft_fake_recv), FAKE_PC(user_work),     FAKE_PC(user_main),
+    uintptr_t parked[] = {FAKE_PC(rt_park_here), FAKE_PC(rt_park_here), FAKE_PC(weft_fake_recv),
+                          FAKE_PC(user_work),    FAKE_PC(rt_park_here), FAKE_PC(user_main),
                           FAKE_PC(rt_coro_root)};
-    uintptr_t alloc[] = {FAKE_PC(pf_record_here), FAKE_PC(user_work), FAKE_PC(user_main)};
+    uintptr_t alloc[] = {FAKE_PC(pf_record_here), FAKE_PC(user_work), FAKE_PC(weft_fake_recv)};
     uintptr_t inside[] = {FAKE_PC(rt_park_here), FAKE_PC(rt_coro_root)};
     pf_raw raw;
 
@@ -186,9 +187,9 @@ Test(assemble, library_frames_are_hidden, .init = fake_setup)
     fake_add(&raw, alloc, 3)->values[0] = 2;
     fake_add(&raw, inside, 2)->values[0] = 1;
     pb_profile *p = assemble(&raw);
-    cr_assert_eq(p->samples[0].nlocs, 3);
+    cr_assert_eq(p->samples[0].nlocs, 4);
     cr_assert_str_eq(name(p, 0, 0), "weft_fake_recv");
-    cr_assert_str_eq(name(p, 0, 2), "user_main");
+    cr_assert_str_eq(name(p, 0, 3), "user_main");
     cr_assert_eq(p->samples[1].nlocs, 2);
     cr_assert_str_eq(name(p, 1, 0), "user_work");
     cr_assert_eq(p->samples[2].nlocs, 2, "all of it where nothing else is left");
@@ -200,6 +201,57 @@ Test(assemble, library_frames_are_hidden, .init = fake_setup)
     cr_assert_eq(p->samples[0].nlocs, 6);
     cr_assert_str_eq(name(p, 0, 0), "rt_park_here");
     cr_assert_str_eq(name(p, 0, 5), "user_main");
+    pb_profile_free(p);
+
+    /* Nor is what threads run hidden. */
+    raw.source = &fake_sources[THREADS];
+    p = assemble(&raw);
+    cr_assert_str_eq(name(p, 0, 0), "rt_park_here");
+    pb_profile_free(p);
+    fake_raw_free(&raw);
+}
+
+/* The library's static functions have no prefix; their files tell. */
+Test(assemble, static_functions_of_the_library_are_hidden, .init = fake_setup)
+{
+    uintptr_t parked[] = {FAKE_PC(rt_park_here), FAKE_PC(wait_locked), FAKE_PC(weft_fake_recv),
+                          FAKE_PC(user_work), FAKE_PC(wait_locked)};
+    uintptr_t own[] = {FAKE_PC(user_runtime), FAKE_PC(user_work)};
+    uintptr_t helper[] = {FAKE_PC(static_helper), FAKE_PC(user_work)};
+    pf_raw raw;
+
+    fake_api.raw_free = raw_free_inside;
+    fake_begin(&raw, &fake_sources[GOROUTINE]);
+    fake_add(&raw, parked, 5)->values[0] = 3;
+    fake_add(&raw, own, 2)->values[0] = 2;
+    fake_add(&raw, helper, 2)->values[0] = 1;
+    pb_profile *p = assemble(&raw);
+    cr_assert_eq(p->samples[0].nlocs, 2);
+    cr_assert_str_eq(name(p, 0, 0), "weft_fake_recv");
+    cr_assert_str_eq(name(p, 1, 0), "user_runtime", "a room of that name elsewhere");
+    cr_assert_str_eq(name(p, 2, 0), "static_helper");
+    pb_profile_free(p);
+    fake_raw_free(&raw);
+}
+
+/* libweft.so: everything in it that is not public is hidden, by whatever name. */
+Test(assemble, a_library_of_its_own_is_hidden_whole, .init = fake_setup)
+{
+    pf_raw raw;
+    uintptr_t pcs[4];
+
+    fake_begin(&raw, &fake_sources[HEAP]);
+    /* libc stands for it: raw_free lies there, and the test is another module. */
+    fake_api.raw_free = (void (*)(pf_raw *))(uintptr_t)dlsym(RTLD_DEFAULT, "qsort");
+    pcs[0] = (uintptr_t)dlsym(RTLD_DEFAULT, "bsearch") + 1;
+    pcs[1] = FAKE_PC(user_work);
+    pcs[2] = FAKE_PC(rt_park_here);
+    pcs[3] = (uintptr_t)dlsym(RTLD_DEFAULT, "bsearch") + 1;
+    fake_add(&raw, pcs, 4)->values[3] = 2;
+    pb_profile *p = assemble(&raw);
+    cr_assert_eq(p->samples[0].nlocs, 2);
+    cr_assert_str_eq(name(p, 0, 0), "user_work");
+    cr_assert_str_eq(name(p, 0, 1), "rt_park_here", "the program's own, whatever its prefix");
     pb_profile_free(p);
     fake_raw_free(&raw);
 }

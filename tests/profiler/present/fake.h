@@ -18,7 +18,7 @@
 #include "profiler/present/present.h"
 
 #define UNUSED   __attribute__((unused))
-#define NOINLINE __attribute__((noinline, noclone))
+#define NOINLINE __attribute__((noinline))
 
 /* ---- modules of this process ---- */
 
