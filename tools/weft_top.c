@@ -58,16 +58,19 @@ static bool is_base(const pb_profile *p, const pb_sample *s)
 
 static void charge(table *t, const pb_frames *f, const pb_sample *s, size_t number, int64_t value)
 {
+    const row *caller = NULL;
     for (uint32_t k = s->nlocs; k-- > 0;) {
         for (size_t i = f->first[s->locs[k] - 1]; i < f->first[s->locs[k]]; i++) {
             row *r = &t->rows[PB_FRAME_NAME(f->list[i])];
-            if (PB_FRAME_INLINED(f->list[i]))
+            /* A call of its own name says nothing about how others call it. */
+            if (caller && caller != r && PB_FRAME_INLINED(f->list[i]))
                 r->inlined = true;
-            else if (k + 1 < s->nlocs)
+            else if (caller && caller != r)
                 r->called = true;
             if (r->last != number + 1)
                 r->cum = add_sat(r->cum, value);
             r->last = number + 1;
+            caller = r;
         }
     }
     if (s->nlocs) {
