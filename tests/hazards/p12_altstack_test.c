@@ -17,10 +17,11 @@ static void on_fault(int signo, siginfo_t *si, void *context)
 
 static void *fault(void *arg)
 {
-    stack_t ss = {.ss_sp = alt + CANARY, .ss_size = ALT};
-    sigaltstack(&ss, NULL);
+    stack_t ss = {.ss_sp = alt + CANARY, .ss_size = ALT}, before;
+    sigaltstack(&ss, &before);
     weft_label_set("thread", "faulting");
     *cause = 1;
+    sigaltstack(&before, NULL); /* a sanitizer's own, which it wants back */
     return arg;
 }
 
