@@ -130,7 +130,7 @@ allocs_top() {
 }
 mutex_unlock() {
     cum_share sum_add_locked "$out/mutex.pb.gz" && [ "$cum" -ge 80 ] &&
-        at_line "$out/mutex.pb.gz" sum_add_locked 'weft_mutex_unlock(&job->lock);'
+        at_line "$out/mutex.pb.gz" sum_add_locked 'weft_mutex_unlock(&sum_lock);'
 }
 block_receive() {
     cum_share slow_wait_for_answer "$out/block.pb.gz" && [ "$cum" -ge 20 ] &&

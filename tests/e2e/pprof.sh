@@ -89,7 +89,7 @@ block_text() {
 }
 mutex_text() {
     text mutex 1 && head -n 1 "$TMP/body" | grep -qx -e '--- mutex:' &&
-        has "$TMP/body" '^cycles/second=[0-9]+$' '^sampling period=5$'
+        has "$TMP/body" '^cycles/second=[0-9]+$' '^sampling period=1$'
 }
 goroutine_text() {
     text goroutine 1 && has "$TMP/body" '^goroutine profile: total [0-9]+$' \

@@ -6,8 +6,8 @@
  *  2. Port 0 lets the kernel pick; the two lines on stdout tell what it picked. That is how the
  *     scripts get free ports without a race.
  *
- * Block and mutex profiles are off in Weft unless asked for; the service asks. A rate of 10 us and
- * one unlock in 5 keep the profiler's own share of the CPU below what its CPU profile can show.
+ * Block and mutex profiles are off in Weft unless asked for; the service asks, for every contended
+ * unlock (they are some hundred a second at most) and for waits of 10 us on the average.
  */
 #include "tools/demo/demo.h"
 
@@ -20,7 +20,7 @@
 #include "weft_net.h"
 #include "weft_pprof.h"
 
-enum { BLOCK_RATE_NS = 10000, MUTEX_FRACTION = 5 };
+enum { BLOCK_RATE_NS = 10000, MUTEX_FRACTION = 1 };
 
 static const char help[] =
     "weft-demo [--listen HOST:PORT] [--pprof HOST:PORT] [--seconds N]\n"
