@@ -4,7 +4,6 @@
 
 PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
-DESTDIR ?=
 CFLAGS  ?= -O2 -g
 JOBS    ?= 2
 # MODE=asan|tsan|ubsan|arm64 builds the same things with other flags into build/MODE.
@@ -41,15 +40,14 @@ SAN := $(SAN_$(MODE))
 ALL_CFLAGS := $(BASE) $(CFLAGS) $(WARN) $(SAN)
 
 # ---- sources, room by room ----
-ARCH := $(if $(findstring aarch64,$(shell $(CC) -dumpmachine)),arm64,amd64)
 RUNTIME := $(addprefix runtime/, block.c chan.c crash.c findwork.c g.c hook.c inspect.c lock.c \
 	mutex.c net.c net_addr.c net_file.c once.c poll.c poll_epoll.c proc.c run.c runq.c sched.c \
 	select.c stack.c sysmon.c timer.c tls.c wait.c waitgroup.c)
-RUNTIME_ASM := runtime/switch_$(ARCH).S
+RUNTIME_ASM := runtime/switch_$(if $(findstring aarch64,$(shell $(CC) -dumpmachine)),arm64,amd64).S
 COLLECT := $(addprefix profiler/collect/, bucket.c contention.c coroutine.c cpu.c elfname.c gap.c \
 	heap.c label.c live.c load.c malloc_hook.c maps.c raw.c ring.c start.c threads.c tls.c unwind.c)
-PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c measure.c merge.c profile.c \
-	stacks.c wire.c)
+PROTO := $(addprefix proto/, decode.c encode.c fold.c frames.c intern.c measure.c merge.c \
+	profile.c stacks.c wire.c)
 PRESENT := $(addprefix profiler/present/, assemble.c http.c listen.c open.c route.c symbol.c \
 	symbol_dwarf.c symbol_elf.c text.c page/index.c)
 FLAME := $(addprefix profiler/present/page/, flame.c flame_assets.c flame_svg.c)
@@ -62,26 +60,27 @@ DEMO := $(addprefix tools/demo/, demo.c http.c load.c routes.c)
 BARE := $(addprefix profiler/collect/, bucket.c contention.c cpu.c elfname.c gap.c heap.c live.c \
 	malloc_hook.c tls.c unwind.c $(if $(filter-out tsan,$(MODE)),coroutine.c label.c raw.c ring.c \
 	threads.c))
-# A last call that became a jump would leave the function out of the stacks below it.
-FRAMED := $(DEMO)
 
 tests = $(patsubst %,tests/$(strip $(1))/%_test.c,$(2))
-TESTS_RUNTIME := $(call tests,runtime, block chan crash findwork g hook inspect lock mutex net_addr \
-	net_file net once poll_epoll poll proc run runq sched select stack stress sysmon timer tls wait \
+TESTS_RUNTIME := $(call tests,runtime, block chan crash findwork g hook inspect lock mutex \
+	net_addr net_file net once poll_epoll poll proc run runq sched select stack sysmon timer tls wait \
 	waitgroup)
 TESTS_COLLECT := $(call tests,profiler/collect, bucket contention coroutine cpu elfname gap heap \
 	label live load malloc_hook maps raw ring start threads tls unwind)
-TESTS_HAZARDS := $(call tests,hazards, p39_heap_bias p42_alloc_bootstrap p44_realloc \
-	p49_heap_bounds p52_fork_heap)
+TESTS_HAZARDS := $(call tests,hazards, p09_fork p10_cycles p11_abort p12_altstack p13_small_stack \
+	p14_garbage_frame_pointer p17_forbidden_timers p20_errno p23_coroutine_time p28_leaf_caller \
+	p33_skew p34_jiffy p35_no_timers_left p37_thread_exit p38_loss p39_heap_bias p41_deep \
+	p42_alloc_bootstrap p44_realloc p49_heap_bounds p52_fork_heap p57_foreign_handler p58_signals \
+	p61_bounded_table)
 TESTS_PROTO := $(call tests,proto, decode encode fold frames intern measure merge profile stacks \
 	wire)
-TESTS_PRESENT := $(call tests,profiler/present, assemble http listen open route symbol text \
-	page/flame_assets page/flame_svg page/flame page/index)
+TESTS_PRESENT := $(call tests,profiler/present, assemble http listen open route symbol_dwarf \
+	symbol_elf symbol text page/flame_assets page/flame_svg page/flame page/index)
 TESTS_TOOLS := $(call tests,tools, weft_args weft_collapse weft_flame weft_output weft_source weft \
 	weft_top)
+STRESS := $(addprefix tests/runtime/, stress_test.c sync_stress.c)
 FUZZ := $(addprefix tests/fuzz/, decode_fuzz.c fold_fuzz.c)
 BENCH := $(addprefix tests/bench/, core_bench.c make_profile.c malloc_bench.c)
-TEST_MAIN := tests/check_fork.c
 SCRIPTS := $(addprefix tests/, tools/deps_test.sh tools/libs_test.sh tools/tidy_test.sh \
 	docs/readme_test.sh profiler/collect/asan_program_test.sh)
 SCRIPTS_E2E := $(addprefix tests/e2e/, demo.sh env.sh install_test.sh pprof.sh)
@@ -100,14 +99,13 @@ FLAME_OBJ   := $(call obj,$(FLAME))
 PRESENT_OBJ := $(call obj,$(PRESENT)) $(FLAME_OBJ)
 TOOL_OBJ    := $(call obj,$(TOOL))
 TEST_SRC := $(TESTS_RUNTIME) $(TESTS_COLLECT) $(TESTS_HAZARDS) $(TESTS_PROTO) $(TESTS_PRESENT) \
-	$(TESTS_TOOLS)
+	$(TESTS_TOOLS) $(STRESS)
 C_SRC := $(RUNTIME) $(COLLECT) $(PROTO) $(PRESENT) $(FLAME) $(TOOL) $(DEMO)
 LIBRARIES := $(B)/libweft.a $(B)/libweft.so $(B)/libweft-core.a
 
 .PHONY: all help check check-run check-asan check-tsan check-ubsan check-e2e check-arm64 arm64-run \
 	check-long check-stress lint bench fuzz fuzz-run demo serve install uninstall clean FORCE
 .DELETE_ON_ERROR:
-.SECONDARY:
 
 all: $(LIBRARIES) $(B)/libweft-present.so $(B)/weft $(B)/weft-demo ## libraries and programs
 help:
@@ -120,7 +118,8 @@ $(B)/libdir: FORCE
 	@mkdir -p $(@D); echo '$(LIBDIR)' | cmp -s - $@ || echo '$(LIBDIR)' >$@
 
 $(call obj,$(BARE)): private OWN += -fno-sanitize=all -fno-stack-protector
-$(call obj,$(FRAMED)): private OWN += -fno-optimize-sibling-calls
+# A last call that became a jump would leave the function out of the stacks below it.
+$(call obj,$(DEMO)): private OWN += -fno-optimize-sibling-calls
 # Its common path pushes nothing; a builtin would fold the very calls it stands for.
 $(call obj,profiler/collect/malloc_hook.c): private OWN += -fomit-frame-pointer -fno-builtin
 $(call obj,profiler/collect/load.c): private OWN += -DWEFT_LIBDIR_DEFAULT='"$(LIBDIR)"'
@@ -169,11 +168,11 @@ $(B)/weft-demo: $(call obj,$(DEMO)) $(B)/libweft.so
 
 # ---- tests: one program per test file, linked with the objects of its room ----
 
-FORK_OBJ := $(if $(findstring WEFT_TEST_FORK,$(SAN)),$(call obj,$(TEST_MAIN)))
+FORK_OBJ := $(if $(findstring WEFT_TEST_FORK,$(SAN)),$(call obj,tests/check_fork.c))
 bins = $(patsubst %.c,$(B)/%,$(1))
 LINK = @mkdir -p $(@D); echo "  LINK $@"; $(CC) $(SAN) -pthread $(filter %.o %.a,$^) \
 	-Wl,--as-needed $(1) $(if $(FORK_OBJ),,-lcriterion) -lm -o $@
-$(call bins,$(TESTS_RUNTIME)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(B)/libweft-core.a
+$(call bins,$(TESTS_RUNTIME) $(STRESS)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(B)/libweft-core.a
 	$(call LINK)
 $(call bins,$(TESTS_COLLECT) $(TESTS_HAZARDS)): $(B)/%: $(B)/obj/%.o $(FORK_OBJ) $(RUNTIME_OBJ) \
 		$(COLLECT_OBJ)
@@ -196,8 +195,9 @@ $(call bins,$(BENCH)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ) $(B)/libweft.so
 ENV_asan  := ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allow_user_segv_handler=1
 ENV_tsan  := TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:report_thread_leaks=0
 ENV_ubsan := UBSAN_OPTIONS=print_stacktrace=1
-RUN := env $(ENV_$(MODE)) B=$(B) CC='$(CC)' WEFT_LIBDIR=$(abspath $(B)) WEFT_TEST_MAY_BE_EMPTY=$(MODE) \
-	WEFT_TEST_LIMIT_S=$(if $(MODE),300,120) tests/run -j $(JOBS) -l $(B)/log
+RUN := env $(ENV_$(MODE)) B=$(B) CC='$(CC)' WEFT_LIBDIR=$(abspath $(B)) \
+	WEFT_TEST_MAY_BE_EMPTY=$(MODE) WEFT_TEST_LIMIT_S=$(if $(MODE)$(WEFT_STRESS_S),300,120) \
+	tests/run -j $(JOBS) -l $(B)/log
 SUB = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
 check: ## builds everything, runs all core tests, ends with "N passed, N failed"
@@ -220,9 +220,9 @@ arm64-run: $(LIBRARIES) $(call bins,$(TESTS_RUNTIME))
 		$(RUN) $(call bins,$(TESTS_RUNTIME))
 check-long: ## one minute of stress, plain and under ThreadSanitizer
 	@tools/deps build test
-	@WEFT_STRESS_S=20 $(SUB) check-stress
-	@WEFT_STRESS_S=20 $(SUB) MODE=tsan check-stress
-check-stress: $(B)/tests/runtime/stress_test
+	@WEFT_STRESS_S=60 $(SUB) check-stress
+	@WEFT_STRESS_S=60 $(SUB) MODE=tsan check-stress
+check-stress: $(call bins,$(STRESS))
 	@$(RUN) $^
 lint: ## tools/tidy, clang-tidy, cppcheck, shellcheck
 	@tools/deps build lint

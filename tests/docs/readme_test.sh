@@ -28,7 +28,7 @@ links_lead_somewhere() {
     bad=0
     for f in README.md docs/*.md; do
         # shellcheck disable=SC2013 # words, not lines
-        for to in $(grep -o '](\([^)]*\))' "$f" | sed 's/^](//; s/)$//; s/#.*//' | grep -v '^http'); do
+        for to in $(grep -o '](\([^)]*\))' "$f" | sed 's/^](//; s/[)#].*//' | grep -v '^http'); do
             if [ ! -e "$(dirname "$f")/$to" ]; then
                 echo "$f: no $to"
                 bad=1
@@ -40,7 +40,8 @@ links_lead_somewhere() {
 targets_exist() {
     bad=0
     # shellcheck disable=SC2013 # words, not lines
-    for t in $(grep -ho '\(`\|^    \)make [a-z][a-z0-9-]*' README.md docs/*.md | sed 's/.*make //' | sort -u); do
+    for t in $(grep -ho '\(`\|^    \)make [a-z][a-z0-9-]*' README.md docs/*.md |
+        sed 's/.*make //' | sort -u); do
         if ! grep -qE "^([a-z -]* )?$t( [a-z -]*)?:" Makefile; then
             echo "no target $t"
             bad=1

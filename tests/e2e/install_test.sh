@@ -6,7 +6,8 @@
 unset WEFT_LIBDIR
 prefix=$TMP/prefix
 mkdir "$TMP/tree"
-git -c safe.directory='*' ls-files -co --exclude-standard | tar -cf - -T - | tar -xf - -C "$TMP/tree"
+git -c safe.directory='*' ls-files -co --exclude-standard | tar -cf - -T - |
+    tar -xf - -C "$TMP/tree"
 
 cat >"$TMP/waits.c" <<'C'
 #include <stdio.h>
