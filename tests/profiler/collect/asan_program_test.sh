@@ -2,6 +2,7 @@
 # A program built with a sanitizer and linked with the plain libweft, shared and static: our malloc
 # yields, so the program starts, and AddressSanitizer still finds its bugs. Also: the static library
 # in a fully static program, and a program that never calls Weft with the library preloaded.
+# shellcheck disable=SC2016 # programs for awk and sh, in single quotes
 . "$(dirname "$0")/../../lib.sh"
 
 cat >"$TMP/program.c" <<'C'

@@ -143,6 +143,38 @@ Test(heap, has_the_callers, .init = all)
     pf_raw_free(&raw);
 }
 
+/* In a coroutine the bounds come from the runtime; it changes threads between the two. */
+static void allocating_coroutine(void *arg)
+{
+    for (int i = 0; i < 200; i++) {
+        void *p = outer(7010);
+        weft_yield();
+        free(p);
+    }
+    weft_wg_done(arg);
+}
+
+static weft_wg wg = WEFT_WG_INIT;
+
+static int spawn_allocators(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    weft_procs(4);
+    weft_wg_add(&wg, 50);
+    for (int i = 0; i < 50; i++)
+        weft_go(allocating_coroutine, &wg);
+    return weft_wg_wait(&wg);
+}
+
+Test(heap, coroutines_on_many_threads, .init = all, .timeout = 120)
+{
+    cr_assert_eq(weft_run(spawn_allocators, 0, NULL), 0);
+    heap_row r = heap_rows(7010);
+    cr_assert_eq(r.v[ALLOC_OBJECTS], 10000);
+    cr_assert_eq(r.v[INUSE_OBJECTS], 0);
+    cr_assert_eq(r.rows, 1, "one place, one stack, whatever coroutine and thread");
+}
+
 Test(heap, an_estimate_is_unbiased_and_keeps_its_weight)
 {
     pf_heap_seed(7);
