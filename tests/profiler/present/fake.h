@@ -264,9 +264,9 @@ UNUSED static void fake_setup(void)
 
 /* ---- a stack of known functions ---- */
 
-/* After fake_stack: return addresses of a chain of calls. fake_leaf is called by fake_deep, which is
- * always inlined into fake_middle, itself inlined into fake_outer, which fake_root calls, and that
- * fake_stack. Lines are of the calls. */
+/* After fake_stack: return addresses of a chain of calls. fake_leaf is called by fake_deep, which
+ * is always inlined into fake_middle, itself inlined into fake_outer, which fake_root calls, and
+ * that fake_stack. Lines are of the calls. */
 #define FAKE_FRAMES 3
 static uintptr_t fake_pcs[FAKE_FRAMES]; /* in fake_outer's code, fake_root's, fake_stack's */
 static int fake_line_deep, fake_line_middle, fake_line_outer, fake_line_root;
