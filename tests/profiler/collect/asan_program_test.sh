@@ -71,6 +71,30 @@ check "undefined sanitizer, static: runs" fine undef
 check "fully static: links" program whole gcc "$static" -static
 check "fully static: runs" fine whole
 
+# Loaded late, when other libraries have used up static thread-local space (H55).
+cat >"$TMP/late.c" <<'C'
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+static __thread char hog[4096];
+int main(int argc, char **argv)
+{
+    void *h = dlopen(argv[argc - 1], RTLD_NOW | RTLD_LOCAL);
+    const char *(*version)(void) = h ? (const char *(*)(void))dlsym(h, "weft_version") : NULL;
+    hog[argc] = 1;
+    free(malloc(100));
+    if (!version || !version())
+        return printf("%s\n", dlerror());
+    dlclose(h);
+    free(malloc(100));
+    return hog[argc] - 1;
+}
+C
+late() {
+    gcc "$TMP/late.c" -o "$TMP/late" && "$TMP/late" "$B/libweft.so"
+}
+check "loaded late by dlopen" late
+
 preloaded() {
     want=$("$@") && got=$(LD_PRELOAD="$B/libweft.so" "$@") && [ "$want" = "$got" ]
 }
