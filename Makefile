@@ -57,9 +57,9 @@ DEMO := $(addprefix tools/demo/, demo.c http.c load.c routes.c)
 
 # No instrumentation in the signal handler, the stack walker and the hooks: it calls the sanitizer.
 # TSan holds signals back, and must see the atomics by which the second list hands data over.
-BARE := $(addprefix profiler/collect/, bucket.c contention.c cpu.c elfname.c gap.c heap.c live.c \
-	malloc_hook.c tls.c unwind.c $(if $(filter-out tsan,$(MODE)),coroutine.c label.c raw.c ring.c \
-	threads.c))
+BARE := $(addprefix profiler/collect/, bucket.c contention.c elfname.c gap.c heap.c live.c \
+	malloc_hook.c tls.c unwind.c $(if $(filter-out tsan,$(MODE)),coroutine.c cpu.c label.c raw.c \
+	ring.c threads.c))
 
 tests = $(patsubst %,tests/$(strip $(1))/%_test.c,$(2))
 TESTS_RUNTIME := $(call tests,runtime, block chan crash findwork g hook inspect lock mutex \

@@ -50,15 +50,12 @@ static void describe(rt_g *g, uint32_t state, weft_coro *c)
     c->since_ns = load_relaxed(&g->since);
     c->pinned = g->flags & WEFT_PINNED;
     c->tid = load_relaxed(&g->tid);
-    c->labels = g->labels;
-    if (state == RT_RUNNING) {
+    if (state == RT_RUNNING) { /* its labels are its own to change while we look */
         c->state = WEFT_CORO_RUNNING;
-        c->labels = NULL; /* its own to change while we look */
         return;
     }
     if (state == RT_SYSCALL) {
         c->state = WEFT_CORO_SYSCALL;
-        c->labels = NULL;
         c->pc = g->sys_pc;
         c->sp = g->sys_sp;
         c->fp = g->sys_fp;
@@ -69,6 +66,7 @@ static void describe(rt_g *g, uint32_t state, weft_coro *c)
     c->state = state == RT_WAITING ? WEFT_CORO_WAITING : WEFT_CORO_RUNNABLE;
     c->reason = state == RT_WAITING ? (weft_wait_reason)g->why : WEFT_WAIT_NONE;
     c->wait_obj = g->wait_obj;
+    c->labels = g->labels;
     if (c->reason != WEFT_WAIT_BLOCKING)
         c->tid = 0;
     c->pc = (uintptr_t)g->fn;

@@ -38,6 +38,7 @@ Test(p10, a_thousand_cycles_under_load, .timeout = 120)
 
 Test(p10, an_exec_while_sampling, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pf_raw raw;
     cr_assert_eq(pf_cpu_start(1000), 0);
     pid_t pid = fork();

@@ -27,6 +27,7 @@ static void *fault(void *arg)
 
 Test(p12, a_small_alternate_stack_is_enough, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pthread_t t;
     pf_raw raw;
     struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK}, before;

@@ -39,6 +39,7 @@ static int first(int argc, char **argv)
 
 Test(p13, a_kilobyte_of_stack_is_left, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pf_raw raw;
     cr_assert_eq(pf_cpu_start(1000), 0);
     cr_assert_eq(weft_run(first, 0, NULL), 0);

@@ -27,6 +27,7 @@ CHECK_FRAME static void spin_with(uintptr_t value, uint64_t turns)
 
 Test(p14, any_frame_pointer_is_survived, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pf_raw raw;
     uintptr_t lo = pf_tls.lo, hi = pf_tls.hi, here = (uintptr_t)__builtin_frame_address(0);
     char *closed = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

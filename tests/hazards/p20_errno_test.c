@@ -4,6 +4,7 @@
 
 Test(p20, errno_survives_samples, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pf_raw raw;
     cr_assert_eq(pf_cpu_start(1000), 0);
     int64_t end = check_clock(CLOCK_THREAD_CPUTIME_ID) + 500000000;

@@ -23,6 +23,7 @@ static int first(int argc, char **argv)
 
 Test(p23, coroutine_time_is_process_time, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pf_raw raw;
     cr_assert_eq(pf_cpu_start(250), 0);
     int64_t before = check_clock(CLOCK_PROCESS_CPUTIME_ID);

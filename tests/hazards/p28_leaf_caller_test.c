@@ -27,6 +27,7 @@ CHECK_FRAME static void calls_tiny(int64_t ns)
 
 Test(p28, a_tiny_leaf_keeps_its_caller, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pf_raw raw;
     int64_t in_tiny = 0, with_caller = 0;
     cr_assert_eq(pf_cpu_start(1000), 0);

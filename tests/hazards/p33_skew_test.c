@@ -49,6 +49,7 @@ static void burners(int n)
 
 Test(p33, equal_burners_measure_equal, .timeout = 120)
 {
+    check_needs_prompt_signals();
     burners(1);
     burners(2);
     burners(4);

@@ -19,6 +19,7 @@ static void measure(int hz)
 
 Test(p34, weights_add_up_to_cpu_time, .timeout = 120)
 {
+    check_needs_prompt_signals();
     measure(100);
     measure(250);
     measure(1000);

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_THREAD__)
-enum { THREADS = 500 };
+enum { THREADS = 500, CANCEL = 0 }; /* a cancelled thread's locks are not seen by libtsan */
 #else
-enum { THREADS = 3000 };
+enum { THREADS = 3000, CANCEL = 1 };
 #endif
 
 static void *short_lived(void *arg)
@@ -21,7 +21,7 @@ static void *short_lived(void *arg)
         check_sink += check_sink * 3;
     if (how == 1)
         pthread_exit(NULL);
-    for (int i = 0; how == 2 && i < 1000; i++) {
+    for (int i = 0; how == 2 && i < (CANCEL ? 1000 : 10); i++) {
         usleep(100); /* a cancellation point */
         check_sink++;
     }
@@ -51,7 +51,7 @@ Test(p37, threads_end_under_the_clock, .timeout = 240)
         for (uintptr_t k = 0; k < 4; k++)
             cr_assert_eq(pthread_create(&t[k], NULL, short_lived, (void *)(i + k)), 0);
         for (uintptr_t k = 0; k < 4; k++) {
-            if ((i + k) % 3 == 2)
+            if (CANCEL && (i + k) % 3 == 2)
                 pthread_cancel(t[k]);
             pthread_join(t[k], NULL);
         }

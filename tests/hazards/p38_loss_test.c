@@ -19,6 +19,7 @@ static void tick(int overrun)
 
 Test(p38, what_is_lost_is_shown, .timeout = 60)
 {
+    check_needs_prompt_signals();
     enum { TICKS = 200000 };
     pf_raw raw;
     cr_assert_eq(pf_cpu_start(1), 0);

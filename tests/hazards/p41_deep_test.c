@@ -18,6 +18,7 @@ CHECK_FRAME static void root_of_deep(void)
 
 Test(p41, a_thousand_frames, .timeout = 60)
 {
+    check_needs_prompt_signals();
     pf_raw raw;
     int64_t right = 0;
     cr_assert_eq(pf_cpu_start(1000), 0);

@@ -83,7 +83,8 @@ static void check_one(const char *name, const char *frame, weft_coro_state state
     cr_assert_not_null(s, "%s", name);
     cr_assert_eq(s->coro->state, state, "%s", name);
     cr_assert_eq(s->coro->reason, reason, "%s", name);
-    cr_assert(check_has_frame(s->pcs, s->npcs, frame), "%s", name);
+    if (CHECK_PROMPT_SIGNALS || state != WEFT_CORO_RUNNING)
+        cr_assert(check_has_frame(s->pcs, s->npcs, frame), "%s", name);
     cr_assert_eq(s->values[0], 1);
     cr_assert_neq(s->coro->id, 0);
     cr_assert_neq(s->coro->fn, 0);
@@ -111,8 +112,10 @@ static int states(int argc, char **argv)
     check_one("caller", "in_system_call", WEFT_CORO_SYSCALL, WEFT_WAIT_NONE);
     check_one("spinner", "spins", WEFT_CORO_RUNNING, WEFT_WAIT_NONE);
     cr_assert_str_eq(check_label(by_name("receiver"), "route"), "/r");
-    cr_assert_str_eq(check_label(by_name("spinner"), "route"), "/s");
-    cr_assert(by_name("spinner")->leaf_exact && !by_name("receiver")->leaf_exact);
+    if (CHECK_PROMPT_SIGNALS) {
+        cr_assert_str_eq(check_label(by_name("spinner"), "route"), "/s");
+        cr_assert(by_name("spinner")->leaf_exact && !by_name("receiver")->leaf_exact);
+    }
     cr_assert_geq(by_name("receiver")->coro->age_ns, 100 * MS);
     cr_assert_leq(by_name("receiver")->coro->age_ns, 60000 * MS);
     cr_assert_eq(raw.count, (int64_t)raw.nsamples);
