@@ -118,6 +118,13 @@ cpu_label() {
         cum_share sum_with_lock -tagfocus=route=/sum "$out/profile.pb.gz" &&
         ! grep -q hash_line "$TMP/pprof.out"
 }
+# A worker that gets no SIGPROF shows as [no stack]; frames of libc without a frame pointer do too.
+cpu_walked() {
+    pprof -top -cum -nodecount=100000 -nodefraction=0 "$out/profile.pb.gz" || return 1
+    lost=$(awk '/\[no stack\]$/ { print int($5) }' "$TMP/pprof.out")
+    echo "[no stack]: ${lost:=0} %"
+    [ "$lost" -lt 10 ]
+}
 heap_top() {
     top_row -sample_index=inuse_space "$out/heap.pb.gz" &&
         [ "$row_name" = leak_remember ] && [ "$row_share" -ge 80 ] &&
@@ -235,6 +242,7 @@ rm -f "$copy"/weft* "$copy"/lib*
 check "profile: names, files, lines, inlined helper" cpu_names
 check "profile: the chain of /hash" cpu_chain
 check "profile: routes as labels" cpu_label
+check "profile: nearly all of it has stacks" cpu_walked
 check "heap: leak_remember on top" heap_top
 check "allocs: churn_string on top" allocs_top
 check "mutex: the unlocking function" mutex_unlock
