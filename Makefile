@@ -70,7 +70,7 @@ TESTS_COLLECT := $(call tests,profiler/collect, bucket contention coroutine cpu 
 TESTS_HAZARDS := $(call tests,hazards, p09_fork p10_cycles p11_abort p12_altstack p13_small_stack \
 	p14_garbage_frame_pointer p17_forbidden_timers p20_errno p23_coroutine_time p28_leaf_caller \
 	p33_skew p34_jiffy p35_no_timers_left p37_thread_exit p38_loss p39_heap_bias p41_deep \
-	p42_alloc_bootstrap p44_realloc p49_heap_bounds p52_fork_heap p57_foreign_handler p58_signals \
+	p42_alloc_bootstrap p44_realloc p49_heap_bounds p50_hook_recursion p52_fork_heap p57_foreign_handler p58_signals \
 	p61_bounded_table)
 TESTS_PROTO := $(call tests,proto, decode encode fold frames intern measure merge profile stacks \
 	wire)
@@ -119,7 +119,7 @@ $(B)/libdir: FORCE
 
 $(call obj,$(BARE)): private OWN += -fno-sanitize=all -fno-stack-protector
 # A last call that became a jump would leave the function out of the stacks below it.
-$(call obj,$(DEMO)): private OWN += -fno-optimize-sibling-calls
+$(call obj,$(DEMO) $(RUNTIME)): private OWN += -fno-optimize-sibling-calls
 # Its common path pushes nothing; a builtin would fold the very calls it stands for.
 $(call obj,profiler/collect/malloc_hook.c): private OWN += -fomit-frame-pointer -fno-builtin
 $(call obj,profiler/collect/load.c): private OWN += -DWEFT_LIBDIR_DEFAULT='"$(LIBDIR)"'

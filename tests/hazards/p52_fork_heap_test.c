@@ -25,7 +25,7 @@ static void *allocate(void *arg)
 #ifdef HEAP_PLAIN
         free(p[r % 64]);
         p[r % 64] = keep(malloc(64 + (r >> 20) % 1000));
-#else /* gcc 12's runtimes fork with their allocator's locks held by other threads: the child hangs */
+#else /* gcc 12 forks with its allocator locked by other threads: the child hangs */
         (void)r;
         sched_yield();
 #endif
