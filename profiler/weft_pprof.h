@@ -32,8 +32,9 @@ WEFT_API int weft_pprof_handle(const char *method, const char *target, const voi
                                weft_reply_fn reply, void *arg);
 
 /* Starts the CPU profile at hz samples a second of CPU time (1..1000; 0 means 100); stop writes it
- * to fd, which stays the caller's. -EBUSY when one runs; -EINVAL; stop: -ENOENT when none runs,
- * what write gives. */
+ * to fd, which stays the caller's. -EBUSY when one runs; -EEXIST when the program has a SIGPROF
+ * handler of its own, which stays; -EINVAL; -ELIBACC; what timer_create gives when it is forbidden.
+ * stop: -ENOENT when none runs, what write gives. */
 WEFT_API int weft_pprof_cpu_start(int fd, int hz);
 WEFT_API int weft_pprof_cpu_stop(void);
 

@@ -7,8 +7,8 @@
  *
  * Invariants:
  *  1. A bucket never moves and lives as long as its table is not cleared: callers keep pointers.
- *  2. Buckets are pushed at the head of list and never unlinked, so a visitor walks from the head it
- *     read under the lock, without the lock.
+ *  2. Buckets are pushed at the head of list and never unlinked, so a visitor walks from the head
+ *     it read under the lock, without the lock.
  *  3. Memory is bounded by limit (H61): past it, or when the kernel has none, samples go to the
  *     overflow bucket, whose one frame says so; no sample vanishes.
  *  4. Nothing is called out to under a lock but the kernel.

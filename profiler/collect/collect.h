@@ -119,7 +119,9 @@ typedef struct pf_collect_api {
     uint32_t version;
     const pf_source *const *sources; /* NULL-terminated, sorted by name */
     void (*raw_free)(pf_raw *);
-    /* The CPU session: one at a time. start: 0, -EBUSY. stop fills raw: everything since start. */
+    /* The CPU session: one at a time. start: 0, -EBUSY, -EEXIST (the
+     * program has a SIGPROF handler), what timer_create gives. stop fills raw: everything since
+     * start. */
     int (*cpu_start)(int hz);
     int (*cpu_stop)(pf_raw *out);
     /* Modules of the process now (the program first), for symbol requests; freed by raw_free of the

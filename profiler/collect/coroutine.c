@@ -6,11 +6,12 @@
  * visit and the signal the coroutine may have moved on; then it is looked for again.
  *
  * Invariants:
- *  1. The world never stops: at most one batch of the iterator's is held, for the time of its walks.
+ *  1. The world never stops: at most one batch of the iterator's is held, for the time of its
+ *     walks.
  *  2. A request slot is never freed, and a handler writes into it only after it has moved the state
  *     from ASKED of the same generation to WRITING; a late signal finds another state and leaves.
- *  3. The asker waits at most WAIT_NS for each attempt; a coroutine that could not be walked in time
- *     is in the profile all the same, with the frame PF_RUNNING_ELSEWHERE.
+ *  3. The asker waits at most WAIT_NS for each attempt; a coroutine that could not be walked in
+ *     time is in the profile all the same, with the frame PF_RUNNING_ELSEWHERE.
  *  4. Threads inside blocking calls and system calls are not signalled: that would break other
  *     people's waits with EINTR (H7). The coroutine of a blocking call shows its own parked stack;
  *     one in weft_syscall_enter is read through process_vm_readv, because it may leave while it is

@@ -3,26 +3,26 @@
  * A session arms each thread with timer_create on that thread's CPU clock, by raw system call,
  * because libc's refuses the clock ids of other threads. A sample weighs 1 + overrun periods, so
  * that neither a kernel tick longer than the period (H34) nor a busy handler loses CPU time; the
- * first expiry is uniform in (0, period], so that threads shorter than a period are sampled as often
- * as their share says. The handler writes one record into the ring (ring.c); the drain thread adds
- * records up by (stack, labels) and sweeps for new threads every 100 ms.
+ * first expiry is uniform in (0, period], so that threads shorter than a period are sampled as
+ * often as their share says. The handler writes one record into the ring (ring.c); the drain
+ * thread adds records up by (stack, labels) and sweeps for new threads every 100 ms.
  *
- * Meters. A tick reaches a thread only where the kernel's own tick hits it, so a thread that ends, or
- * a session that stops, leaves periods behind that were used and not sampled: 4 % of a thread that
- * burnt 400 ms beside seven others. Each armed thread therefore has a meter: where its clock stood,
- * and how many periods its samples have told. What its clock says beyond that at the end is given to
- * the stack it was last seen with, or to [no stack] when it was never seen; a thread born during the
- * session is metered from its birth.
+ * Meters. A tick reaches a thread only where the kernel's own tick hits it, so a thread that ends,
+ * or a session that stops, leaves periods behind that were used and not sampled: 4 % of a thread
+ * that burnt 400 ms beside seven others. Each armed thread therefore has a meter: where its clock
+ * stood, and how many periods its samples have told. What its clock says beyond that at the end is
+ * given to the stack it was last seen with, or to [no stack] when it was never seen; a thread born
+ * during the session is metered from its birth.
  *
  * Invariants:
  *  1. The handler: no lock, no malloc, no libc call, errno untouched, no file descriptor, bounded
  *     time; it writes straight into the ring's record, so its frame stays small (H12, H13).
- *  2. A signal counts only if it carries the number of the session that runs; each session has a new
- *     one, so a tick that was pending over a stop is dropped and not counted twice.
+ *  2. A signal counts only if it carries the number of the session that runs; each session has a
+ *     new one, so a tick that was pending over a stop is dropped and not counted twice.
  *  3. `busy` is raised before the session number is read, and a stop clears the number before it
  *     waits for busy to fall: after that no handler touches the ring for this session.
- *  4. The handler stays installed for ever, and SIG_DFL is never restored: a late tick would end the
- *     process with "Profiling timer expired" (H10).
+ *  4. The handler stays installed for ever, and SIG_DFL is never restored: a late tick would end
+ *     the process with "Profiling timer expired" (H10).
  *  5. A SIGPROF handler that the program has itself is never replaced: start gives -EEXIST and one
  *     line (H57). If the program installs one during a session, the timers go within 100 ms.
  *  6. Every sample is counted: lost ones by reason, and they come back as synthetic frames (H38).
@@ -220,7 +220,7 @@ static int64_t next_expiry_locked(pf_thread *t, int64_t now_ns, uint32_t number)
         t->meter = meters_used < METERS ? meters_used++ : PF_NO_METER;
         if (t->meter == PF_NO_METER)
             return now_ns + first;
-        meters[t->meter].base_ns = first_sweep ? now_ns : 0;
+        meters[t->meter].base_ns = first_sweep || t->aged ? now_ns : 0;
         meters[t->meter].first_ns = first;
     } else if (t->meter == PF_NO_METER) {
         return now_ns + first;

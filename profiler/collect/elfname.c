@@ -1,9 +1,9 @@
-/* Function names for crash reports: pc -> "function+0xoffset", from the ELF symbol table of the file
- * that is mapped there.
+/* Function names for crash reports: pc -> "function+0xoffset", from the ELF symbol table of the
+ * file that is mapped there.
  *
  * Invariants:
- *  1. No malloc, no lock that can wait, no loader call, no libc call: a report may be written from a
- *     signal handler, by a program whose heap is broken.
+ *  1. No malloc, no lock that can wait, no loader call, no libc call: a report may be written from
+ *     a signal handler, by a program whose heap is broken.
  *  2. Every offset read from a file is checked against the file's size before it is used.
  *  3. A file that is no longer the one that was mapped (its inode differs) gives no names (H63).
  *  4. Files stay mapped: a report has thousands of frames in a handful of files. The few bytes of
@@ -11,8 +11,8 @@
  *
  * `busy` admits one thread at a time; a second one gets no name instead of waiting.
  *
- * Rejected: dladdr. It takes the loader's lock, and knows exported symbols only, so that a program's
- * own functions have no names.
+ * Rejected: dladdr. It takes the loader's lock, and knows exported symbols only, so that a
+ * program's own functions have no names.
  */
 #include "profiler/collect/pf.h"
 #include <elf.h>
@@ -140,11 +140,12 @@ static file *find_file(uintptr_t pc)
         const char *path = parse_line(line, &f, &inode);
         if (!path || pc < f.start || pc >= f.limit)
             continue;
-        result = &files[next_file++ % FILES];
-        if (result->bytes)
-            pf_unmap((void *)result->bytes, result->size);
+        file *place = &files[next_file++ % FILES];
+        if (place->bytes)
+            pf_unmap((void *)place->bytes, place->size);
         map_file(&f, path, inode);
-        *result = f;
+        *place = f;
+        result = place;
     }
     pf_syscall4(SYS_close, r.fd, 0, 0, 0);
     return result;

@@ -6,12 +6,12 @@
  * libweft.a: beside the program), then in the configured library directory, then in WEFT_LIBDIR.
  *
  * Invariants:
- *  1. The present half is opened once and never closed. A failure is not remembered: the file may be
- *     installed later.
- *  2. Nothing of it runs on a coroutine's stack: these calls go through weft_blocking there, because
- *     libdw alone needs more than 64 KiB, and a coroutine must not wait for itself.
- *  3. While it works on a thread of the program's, that thread is quiet: its allocations are not the
- *     program's.
+ *  1. The present half is opened once and never closed. A failure is not remembered: the file may
+ *     be installed later.
+ *  2. Nothing of it runs on a coroutine's stack: these calls go through weft_blocking there,
+ *     because libdw alone needs more than 64 KiB, and a coroutine must not wait for itself.
+ *  3. While it works on a thread of the program's, that thread is quiet: its allocations are not
+ *     the program's.
  *  4. A forked child drops the parent's listener before anything else of the program runs.
  *
  * Locks: load_lock, rank 1, held over dlopen; cpu_lock, rank 1, never with it.
@@ -130,7 +130,8 @@ static const pf_present_api *open_present(void)
         char dir[PATH_MAX];
         const char *env = secure_getenv("WEFT_LIBDIR");
         load_error[0] = 0;
-        api = try_open_locked(dir, own_dir(dir, sizeof(dir)));
+        size_t n = own_dir(dir, sizeof(dir));
+        api = try_open_locked(dir, n);
         if (!api)
             api = try_open_locked(WEFT_LIBDIR_DEFAULT, strlen(WEFT_LIBDIR_DEFAULT));
         if (!api && env)

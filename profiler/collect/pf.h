@@ -2,7 +2,7 @@
  *
  * Three places a function here can be called from, and what each allows:
  *   handler   the SIGPROF handler: no locks, no malloc, no libc call, no lazy TLS, errno kept
- *   hook      inside malloc, free or a runtime hook: a pf_lock that is never held while calling out,
+ *   hook      inside malloc, free or a runtime hook: a pf_lock, never held while calling out,
  *             raw mmap; no malloc (heap.c's own), no pthread_getattr_np (H49), no loader call (H5)
  *   ordinary  anything
  * Each prototype says which; "handler" functions may be called from everywhere.
@@ -104,7 +104,7 @@ static inline void pf_futex_wake(_Atomic(uint32_t) *word, int n)
     pf_syscall4(SYS_futex, (long)word, 129 /* FUTEX_WAKE | PRIVATE */, n, 0);
 }
 
-/* ---- lock: hooks and ordinary code, never in a handler. 0 free, 1 held, 2 held with sleepers. ---- */
+/* ---- lock: for hooks and ordinary code, never a handler. 0 free, 1 held, 2 with sleepers ---- */
 
 typedef _Atomic(uint32_t) pf_lock;
 static inline void pf_lock_acquire(pf_lock *l)

@@ -1,18 +1,20 @@
 /* The registry of threads, and the threadcreate profile.
  *
  * The registry says which threads the CPU profile may arm: Weft's workers and pool threads and the
- * program's own, but not sysmon and not the profiler's. Weft's threads come through the hooks, plain
- * threads at their first Weft call, and any other by a sweep of /proc/self/task while a CPU session
- * runs (H36: raw clone, threads of libraries).
+ * program's own, but not sysmon and not the profiler's. Weft's threads come through the hooks,
+ * plain threads at their first Weft call, and any other by a sweep of /proc/self/task while a CPU
+ * session runs (H36: raw clone, threads of libraries).
  *
  * Invariants:
- *  1. One record per living tid; a timer belongs to exactly one record, so no thread is armed twice.
- *  2. A thread's own end takes it out in the order: signal blocked, timer deleted, record and labels
- *     released (H37). A thread that ends without us is found by the next sweep, whose timer_delete
- *     is what frees its timer in the kernel.
+ *  1. One record per living tid; a timer belongs to exactly one record, so no thread is armed
+ *     twice.
+ *  2. A thread's own end takes it out in the order: signal blocked, timer deleted, record and
+ *     labels released (H37). A thread that ends without us is found by the next sweep, whose
+ *     timer_delete is what frees its timer in the kernel.
  *  3. A sweep holds the lock from before it reads the directory until it has compared, so a thread
  *     that registers meanwhile is not taken for dead.
- *  4. Stack bounds are asked for (pthread_getattr_np) only in ordinary calls, never in a hook (H49).
+ *  4. Stack bounds are asked for (pthread_getattr_np) only in ordinary calls, never in a hook
+ *     (H49).
  *
  * Locks: pf_threads_lock, rank 2; held over system calls, never over a call out.
  *
@@ -208,6 +210,7 @@ static void enter(weft_thread_kind kind)
     if (t) {
         t->kind = (uint8_t)kind;
         t->quiet = pf_tls.quiet & QUIET_OWN;
+        t->aged |= t->quiet;
         if (t->quiet || kind == WEFT_THREAD_OWN)
             pf_cpu_disarm_locked(t);
         else

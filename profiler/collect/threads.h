@@ -11,6 +11,7 @@ typedef struct pf_thread {
     uint32_t metered;
     uint32_t seen; /* the last sweep that found it alive */
     uint8_t kind;  /* weft_thread_kind, 0: a plain thread that a sweep found */
+    bool aged;     /* its clock has time in it that was the profiler's */
     bool quiet;    /* the profiler's: no timer */
 } pf_thread;
 

@@ -1,4 +1,4 @@
-/* H12: the handler may run on a small alternate stack of somebody else's, inside another handler. */
+/* H12: the handler may run on somebody else's small alternate stack, inside another handler. */
 #include "tests/profiler/collect/collect_check.h"
 #include <pthread.h>
 #include <signal.h>

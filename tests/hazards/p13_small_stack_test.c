@@ -1,4 +1,4 @@
-/* H13: a coroutine with a kilobyte left is sampled; the signal's frame alone would not fit there. */
+/* H13: a coroutine with a kilobyte left is sampled; the signal's frame would not fit there. */
 #include "tests/profiler/collect/collect_check.h"
 
 /* What the loop below needs itself; a sanitizer's calls need more. */

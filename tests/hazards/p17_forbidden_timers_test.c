@@ -1,4 +1,4 @@
-/* H17: a sandbox forbids timers: start says so, with what the kernel gave, and nothing is left on. */
+/* H17: a sandbox forbids timers: start says what the kernel gave, and nothing is left on. */
 #include "tests/profiler/collect/collect_check.h"
 #include <errno.h>
 #include <linux/filter.h>

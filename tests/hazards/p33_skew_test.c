@@ -1,5 +1,5 @@
-/* H33: with one timer for the process, equal threads measure as unequal. Each of n threads that burn
- * the same has its own CPU time in the profile within 3 %. */
+/* H33: with one timer for the process, equal threads measure as unequal. Each of n threads that
+ * burn the same has its own CPU time in the profile within 3 %. */
 #include "tests/profiler/collect/collect_check.h"
 #include <pthread.h>
 #include <stdlib.h>

@@ -9,8 +9,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Keeps a function in the stack: no inlining, no copies under another name. (gcc's optimize attribute
- * would also bring back -fomit-frame-pointer, so what must not be a last call is followed by work.) */
+/* Keeps a function in the stack: no inlining, no copies under another name. (gcc's optimize
+ * attribute would also bring back -fomit-frame-pointer, so what must not be a last call is
+ * followed by work.) */
 #if defined(__clang__)
 #define CHECK_FRAME __attribute__((noinline, disable_tail_calls))
 #else
