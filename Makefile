@@ -70,8 +70,8 @@ TESTS_COLLECT := $(call tests,profiler/collect, bucket contention coroutine cpu 
 TESTS_HAZARDS := $(call tests,hazards, p09_fork p10_cycles p11_abort p12_altstack p13_small_stack \
 	p14_garbage_frame_pointer p17_forbidden_timers p20_errno p23_coroutine_time p28_leaf_caller \
 	p33_skew p34_jiffy p35_no_timers_left p37_thread_exit p38_loss p39_heap_bias p41_deep \
-	p42_alloc_bootstrap p44_realloc p49_heap_bounds p50_hook_recursion p52_fork_heap p57_foreign_handler p58_signals \
-	p61_bounded_table)
+	p42_alloc_bootstrap p44_realloc p49_heap_bounds p50_hook_recursion p52_fork_heap \
+	p57_foreign_handler p58_signals p61_bounded_table)
 TESTS_PROTO := $(call tests,proto, decode encode fold frames intern measure merge profile stacks \
 	wire)
 TESTS_PRESENT := $(call tests,profiler/present, assemble http listen open route symbol_dwarf \

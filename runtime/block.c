@@ -29,7 +29,7 @@ struct job {
 static struct {
     rt_lock lock;
     struct job *head, *tail;
-    uint32_t nthreads, nidle;
+    uint32_t nthreads, nidle, nqueued;
     _Atomic(uint32_t) busy;   /* jobs queued or running */
     _Atomic(uint32_t) signal; /* futex: counts up with each job */
 } pool;
@@ -57,6 +57,7 @@ static struct job *take_job_locked(void)
     struct job *job = pool.head;
     if (job) {
         pool.head = job->next;
+        pool.nqueued--;
         if (!pool.head)
             pool.tail = NULL;
     }
@@ -109,7 +110,7 @@ static bool submit(struct job *job)
     else
         pool.head = job;
     pool.tail = job;
-    bool start = pool.nidle == 0 && pool.nthreads < BLOCKING_MAX;
+    bool start = ++pool.nqueued > pool.nidle && pool.nthreads < BLOCKING_MAX;
     if (start)
         pool.nthreads++;
     atomic_fetch_add_explicit(&pool.signal, 1, memory_order_release);
@@ -122,12 +123,23 @@ static bool submit(struct job *job)
         return true;
     rt_lock_acquire(&pool.lock);
     bool alone = --pool.nthreads == 0; /* others run: they will come to this job */
+    struct job *lost = alone ? pool.head : NULL;
     if (alone) {
         pool.head = pool.tail = NULL;
-        atomic_fetch_sub_explicit(&pool.busy, 1, memory_order_relaxed);
+        pool.nqueued = 0;
     }
     rt_lock_release(&pool.lock);
-    return !alone;
+    bool mine = false; /* an older one may have trusted a thread that failed after it */
+    while (lost) {
+        struct job *next = lost->next;
+        mine |= lost == job;
+        lost->result = -ENOMEM;
+        if (lost != job)
+            rt_ready(lost->g);
+        atomic_fetch_sub_explicit(&pool.busy, 1, memory_order_release);
+        lost = next;
+    }
+    return !mine;
 }
 
 static void submit_commit(void *arg)
@@ -181,6 +193,7 @@ static void commit_syscall_exit(rt_m *m, rt_g *g, void *arg)
     (void)m, (void)arg;
     store_release(&g->state, RT_RUNNABLE); /* partner: inspect.c */
     rt_globq_put(g);
+    atomic_fetch_sub_explicit(&rt_sched.nsyscall, 1, memory_order_relaxed);
     rt_wake_p();
 }
 
@@ -203,9 +216,13 @@ void weft_syscall_exit(void)
     if (p) {
         rt_p_acquire(m, p);
         store_release(&g->state, RT_RUNNING);
+        atomic_signal_fence(memory_order_seq_cst); /* as in rt_prepare */
+        if (rt_unlikely(load_acquire(&g->pin)))
+            rt_wait_unpinned(g);
     }
-    atomic_fetch_sub_explicit(&rt_sched.nsyscall, 1, memory_order_relaxed);
-    if (!p)
+    if (p)
+        atomic_fetch_sub_explicit(&rt_sched.nsyscall, 1, memory_order_relaxed);
+    else
         rt_leave(commit_syscall_exit, NULL);
     rt_errno_set(saved);
 }

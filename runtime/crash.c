@@ -79,6 +79,8 @@ static int say_coro(const weft_coro *c, void *arg)
     return 0;
 }
 
+_Atomic(uint64_t) rt_thread_wakes;
+
 uint32_t rt_threads_waiting(void)
 {
     uint32_t waiting = 0, n = rt_g_count();

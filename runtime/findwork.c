@@ -178,6 +178,14 @@ static bool sleep_as_poller(rt_m *m, rt_glist *ready)
     return rt_timers_next() != INT64_MAX || (rt_poll_active() && rt_poll_waiters());
 }
 
+static void run_all_timers(void)
+{
+    int64_t now = tick_clock();
+    uint32_t n = load_acquire(&rt_sched.nalloc);
+    for (uint32_t i = 0; i < n; i++)
+        rt_timers_run(rt_sched.allp[i], now);
+}
+
 /* Gives up the P and sleeps; returns with a P, and with a G if it came with one. */
 static rt_g *give_up(rt_m *m)
 {
@@ -207,10 +215,9 @@ static rt_g *give_up(rt_m *m)
         g = from_list(&ready);
         if (have_p)
             return g;
-        if (g) {
+        if (g)
             rt_globq_put(g);
-            break;
-        }
+        run_all_timers(); /* all Ps run: what is due goes to the global queue */
     }
     rt_m_stop(m);
     return NULL;

@@ -176,6 +176,7 @@ size_t rt_g_live(void)
 static void thread_gone(void *arg)
 {
     rt_g *g = arg;
+    rt_thread_g_set(NULL); /* a later destructor that waits gets a record of its own */
     store_relaxed(&g->state, RT_FREE);
     record_put(NULL, g);
 }

@@ -89,14 +89,14 @@ static int visit_batch(rt_g **batch, uint32_t n, weft_coro_fn visit, void *arg)
 {
     int r = 0;
     for (uint32_t i = 0; i < n; i++)
-        store_relaxed(&batch[i]->pin, 1);
+        atomic_fetch_add_explicit(&batch[i]->pin, 1, memory_order_relaxed);
     barrier_all();
     for (uint32_t i = 0; i < n; i++) {
         rt_g *g = batch[i];
         uint32_t state = load_acquire(&g->state); /* partner: the commits' release */
-        bool held = state == RT_WAITING || state == RT_RUNNABLE;
+        bool held = state == RT_WAITING || state == RT_RUNNABLE || state == RT_SYSCALL;
         if (!held)
-            store_release(&g->pin, 0);
+            atomic_fetch_sub_explicit(&g->pin, 1, memory_order_release);
         weft_coro c = {0};
         if (r == 0 && state != RT_FREE && is_live(g)) {
             describe(g, state, &c);
@@ -104,7 +104,8 @@ static int visit_batch(rt_g **batch, uint32_t n, weft_coro_fn visit, void *arg)
                 r = visit(&c, arg);
         }
         if (held)
-            store_release(&g->pin, 0); /* partner: the acquire in rt_prepare */
+            atomic_fetch_sub_explicit(
+                &g->pin, 1, memory_order_release); /* partner: the acquire in rt_prepare */
     }
     return r;
 }

@@ -28,6 +28,9 @@
 enum { WORKER_STACK = 128 << 10, ALT_STACK = 64 << 10, WORKERS_MAX = 10000 };
 
 _Atomic(int32_t) rt_own_threads;
+/* Workers have the mask that weft_run's caller had, whoever starts them: sysmon, which blocks all,
+ * or a pinned coroutine with a mask of its own. */
+static sigset_t user_mask;
 
 /* ---- Ps ---- */
 
@@ -51,7 +54,9 @@ rt_p *rt_p_release(rt_m *m)
 static void retire_locked(rt_p *p)
 {
     rt_glist list = {0};
-    rt_g *g;
+    rt_g *g = atomic_exchange_explicit(&p->runnext, NULL, memory_order_acq_rel);
+    if (g)
+        rt_glist_push(&list, g);
     while ((g = rt_runq_get(p)))
         rt_glist_push(&list, g);
     rt_globq_put_list_locked(&list);
@@ -60,6 +65,7 @@ static void retire_locked(rt_p *p)
 
 void rt_p_idle_locked(rt_p *p)
 {
+    atomic_fetch_sub_explicit(&rt_sched.nout, 1, memory_order_seq_cst);
     if (p->id >= load_relaxed(&rt_sched.nprocs)) {
         retire_locked(p);
         return;
@@ -76,8 +82,8 @@ rt_p *rt_p_take_idle_locked(void)
     if (!p)
         return NULL;
     rt_sched.pidle = p->link;
-    uint32_t before = atomic_fetch_sub_explicit(&rt_sched.nidle, 1, memory_order_seq_cst);
-    if (before == load_relaxed(&rt_sched.nprocs))
+    atomic_fetch_sub_explicit(&rt_sched.nidle, 1, memory_order_seq_cst);
+    if (atomic_fetch_add_explicit(&rt_sched.nout, 1, memory_order_seq_cst) == 0)
         rt_sysmon_wake();
     return p;
 }
@@ -137,14 +143,17 @@ static int resize_locked(uint32_t n)
     while (list) {
         rt_p *p = list;
         list = p->link;
+        atomic_fetch_add_explicit(&rt_sched.nout, 1, memory_order_seq_cst);
         rt_p_idle_locked(p);
     }
     for (uint32_t id = 0; id < n; id++) {
         rt_p *p = rt_sched.allp[id];
         uint32_t dead = RT_P_DEAD;
         if (atomic_compare_exchange_strong_explicit(&p->status, &dead, RT_P_IDLE,
-                                                    memory_order_acq_rel, memory_order_relaxed))
+                                                    memory_order_acq_rel, memory_order_relaxed)) {
+            atomic_fetch_add_explicit(&rt_sched.nout, 1, memory_order_seq_cst);
             rt_p_idle_locked(p);
+        }
     }
     return 0;
 }
@@ -208,13 +217,14 @@ int weft_procs(int n)
     if (n > 0 && n != before)
         resize_locked((uint32_t)n);
     rt_lock_release(&rt_sched.lock);
-    if (n > before)
+    if (n > 0 && n != before)
         rt_wake_p();
     return before;
 }
 
 int rt_proc_start(void)
 {
+    pthread_sigmask(SIG_SETMASK, NULL, &user_mask);
     weft_procs(0);
     if (!load_relaxed(&rt_sched.nprocs))
         return -ENOMEM;
@@ -238,13 +248,14 @@ void rt_thread_bounds(uintptr_t *lo, uintptr_t *hi)
 
 /* Handlers with SA_ONSTACK run here: a coroutine's stack may have less left than a signal frame
  * with AVX-512 state takes. */
-static void m_altstack(void)
+static void m_altstack(rt_m *m)
 {
     void *mem = rt_os_alloc(ALT_STACK);
     if (!mem)
         return; /* handlers then run on the coroutine's stack, as without sigaltstack */
     stack_t ss = {.ss_sp = mem, .ss_size = ALT_STACK};
-    sigaltstack(&ss, NULL);
+    if (sigaltstack(&ss, NULL) == 0)
+        m->altstack = mem;
 }
 
 static void *m_main(void *arg)
@@ -254,7 +265,7 @@ static void *m_main(void *arg)
     m->seed = (uint32_t)m->tid * 2654435761u;
     m->san = san_fiber_self();
     rt_thread_bounds(&m->g0_lo, &m->g0_hi);
-    m_altstack();
+    m_altstack(m);
     rt_m_set(m);
     const weft_hooks *hooks = rt_hook(WEFT_HOOK_THREAD);
     if (hooks)
@@ -273,13 +284,10 @@ static bool thread_new(void *(*fn)(void *), void *arg, size_t stack_bytes, bool 
         return false;
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, stack_bytes + SAN_STACK_EXTRA);
-    if (signals_off) {
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &old);
-    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, signals_off ? &all : &user_mask, &old);
     int err = pthread_create(&thread, &attr, fn, arg);
-    if (signals_off)
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return err == 0;
 }
@@ -360,10 +368,11 @@ void rt_m_end(rt_m *m)
     const weft_hooks *hooks = rt_hook(WEFT_HOOK_THREAD);
     if (hooks)
         hooks->thread_stop(WEFT_THREAD_WORKER);
-    stack_t off = {.ss_flags = SS_DISABLE}, old = {0};
-    sigaltstack(&off, &old);
-    if (old.ss_sp && !(old.ss_flags & SS_DISABLE))
-        munmap(old.ss_sp, old.ss_size);
+    stack_t off = {.ss_flags = SS_DISABLE}, now;
+    if (m->altstack && sigaltstack(NULL, &now) == 0 && now.ss_sp == m->altstack)
+        sigaltstack(&off, NULL);
+    if (m->altstack)
+        munmap(m->altstack, ALT_STACK);
     rt_m_set(NULL);
     atomic_fetch_sub_explicit(&rt_sched.nm, 1, memory_order_relaxed);
     munmap(m, sizeof *m);

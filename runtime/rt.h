@@ -274,8 +274,9 @@ struct rt_m {
     _Atomic(uint32_t) wake; /* futex: 1 next_p was handed over, 2 look at the timers again */
     uint32_t seed;
     int32_t tid;
-    bool spinning; /* counted in rt_sched.nspinning */
-    bool dying;    /* its pinned coroutine has ended */
+    bool spinning;  /* counted in rt_sched.nspinning */
+    bool dying;     /* its pinned coroutine has ended */
+    void *altstack; /* ours; the program may have set another */
     void *san, *san_fake;
 };
 
@@ -284,6 +285,7 @@ struct rt_m {
 typedef struct rt_sched_state {
     RT_ALIGNED _Atomic(uint32_t) nspinning;
     RT_ALIGNED _Atomic(uint32_t) nidle;  /* idle Ps; written under lock */
+    _Atomic(uint32_t) nout;              /* Ps neither idle nor dead; written under lock */
     _Atomic(uint32_t) nprocs;            /* wanted Ps; written under lock */
     _Atomic(uint32_t) nalloc;            /* entries of allp ever filled */
     _Atomic(uint32_t) epoch;             /* of the running (or next) weft_run; under lock */
@@ -321,6 +323,7 @@ RT_HIDDEN void rt_schedule(rt_m *m) __attribute__((noreturn)); /* a worker's lif
 RT_HIDDEN void rt_wake_p(void); /* one more P runs, if one is idle and nobody looks for work */
 /* Sets g up to run on m: waits out a pin, binds a stack. False: no memory for a stack. */
 RT_HIDDEN bool rt_prepare(rt_m *m, rt_g *g);
+RT_HIDDEN void rt_wait_unpinned(rt_g *g);       /* until inspect.c looks at it no more */
 RT_HIDDEN void rt_arrived(rt_m *m, void *fake); /* first on a stack after a switch: the commit */
 
 /* ---- findwork.c ---- */
@@ -385,7 +388,8 @@ RT_HIDDEN int64_t rt_timers_next(void);             /* earliest of all Ps; INT64
 RT_HIDDEN uint32_t rt_blocking_busy(void); /* jobs queued or running */
 
 /* ---- crash.c ---- */
-RT_HIDDEN void rt_crash_deadlock(void);      /* prints all stacks; ends with 2 */
+RT_HIDDEN void rt_crash_deadlock(void);             /* prints all stacks; ends with 2 */
+extern RT_HIDDEN _Atomic(uint64_t) rt_thread_wakes; /* plain threads readied so far */
 RT_HIDDEN uint32_t rt_threads_waiting(void); /* plain threads in a Weft wait without deadline */
 
 /* ---- hook.c ---- */

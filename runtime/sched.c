@@ -64,7 +64,7 @@ RT_NOINLINE static bool bind_stack(rt_m *m, rt_g *g)
     return true;
 }
 
-RT_NOINLINE static void wait_unpinned(rt_g *g)
+RT_NOINLINE void rt_wait_unpinned(rt_g *g)
 {
     for (int i = 0; load_acquire(&g->pin); i++) /* partner: the release in inspect.c */
         if (i % 64 == 63)
@@ -80,7 +80,7 @@ bool rt_prepare(rt_m *m, rt_g *g)
      * membarrier after it sets pin, so a compiler fence is enough here. */
     atomic_signal_fence(memory_order_seq_cst);
     if (rt_unlikely(load_acquire(&g->pin)))
-        wait_unpinned(g);
+        rt_wait_unpinned(g);
     if (rt_unlikely(!g->started) && !bind_stack(m, g))
         return false;
     store_relaxed(&g->m, m);
@@ -197,6 +197,8 @@ void rt_coro_main(void)
 void rt_ready(rt_g *g)
 {
     if (load_relaxed(&g->kind) == RT_KIND_THREAD) {
+        atomic_fetch_add_explicit(&rt_thread_wakes, 1, memory_order_relaxed);
+        store_relaxed(&g->state, RT_RUNNING);
         store_release(&g->futex, 1); /* partner: the acquire in wait_thread */
         rt_futex_wake(&g->futex, 1);
         return;
@@ -231,7 +233,8 @@ void rt_inject(rt_glist *list)
     rt_m *m = rt_m_self();
     rt_p *p = m ? m->p : NULL;
     uint32_t idle = load_relaxed(&rt_sched.nidle);
-    if (p && n <= RT_RING / 2) {
+    bool local = p && n <= RT_RING / 2;
+    if (local) {
         while (list->head) {
             rt_g *g = list->head;
             list->head = g->link;
@@ -243,7 +246,7 @@ void rt_inject(rt_glist *list)
         rt_globq_put_list_locked(list);
         rt_lock_release(&rt_sched.lock);
     }
-    if (idle)
+    if (idle || !local)
         rt_wake_p(); /* one: it wakes the next when it finds work (R11) */
 }
 
@@ -359,6 +362,8 @@ void rt_schedule(rt_m *m)
             continue;
         }
         if (!rt_prepare(m, g)) { /* no stack: others may end and leave theirs */
+            if (m->pinned)       /* so that it is given to us again, not to a thread of its own */
+                store_relaxed(&g->m, m);
             rt_globq_put(g);
             struct timespec ms = {0, 1000000};
             nanosleep(&ms, NULL);

@@ -1,8 +1,8 @@
 /* rt_switch(save, to) and rt_coro_start for x86-64, System V ABI.
  *
  * What the ABI says is callee-saved: rbx rbp r12-r15, the control bits of MXCSR and the x87 control
- * word. The control words are compared and only loaded when they differ: ldmxcsr and fldcw cost more
- * than the rest of the switch, and all coroutines but those that change rounding have the same.
+ * word. The control words are compared and only loaded when they differ: ldmxcsr and fldcw cost
+ * more than the rest of the switch, and all coroutines but those that change rounding have the same.
  *
  * The CFI is right at each instruction: both stacks have the same layout, so the moment rsp changes
  * the same rule describes the other stack. The return is a jump: a `ret` would mispredict every
@@ -107,5 +107,5 @@ rt_coro_start:
         .p2align 3
         .long   4, 16, 5
         .asciz  "GNU"
-        .long   0xc0000002, 4, 1, 0     /* x86 feature 1: IBT. Not SHSTK: the switch moves no SSP. */
+        .long   0xc0000002, 4, 1, 0     /* x86 feature 1: IBT, not SHSTK: SSP stays */
 #endif

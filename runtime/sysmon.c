@@ -132,8 +132,7 @@ static uint32_t threads_of_process(void)
 /* All asleep, and nothing inside Weft that could wake anybody. */
 static bool stuck_inside(void)
 {
-    if (!load_relaxed(&rt_sched.running) ||
-        load_relaxed(&rt_sched.nidle) != load_relaxed(&rt_sched.nprocs) ||
+    if (!load_relaxed(&rt_sched.running) || load_relaxed(&rt_sched.nout) ||
         load_relaxed(&rt_sched.nspinning) || load_relaxed(&rt_sched.nrunq) ||
         load_relaxed(&rt_sched.nsyscall) || rt_blocking_busy())
         return false;
@@ -157,9 +156,9 @@ static bool is_deadlock(void)
 {
     uint64_t ticks[2];
     for (int look = 0; look < 2; look++) {
-        if (!stuck_inside() || !nobody_outside())
+        if (!stuck_inside() || !nobody_outside() || !stuck_inside())
             return false;
-        ticks[look] = 0;
+        ticks[look] = load_relaxed(&rt_thread_wakes);
         uint32_t n = load_acquire(&rt_sched.nalloc);
         for (uint32_t i = 0; i < n; i++)
             ticks[look] += load_relaxed(&rt_sched.allp[i]->tick);
@@ -174,18 +173,20 @@ static bool is_deadlock(void)
 static void deep_sleep(void)
 {
     int64_t wait_ns = 100 * (int64_t)NET_NS;
-    atomic_store_explicit(&asleep, 1, memory_order_seq_cst); /* partner: rt_sysmon_wake */
-    while (load_relaxed(&asleep) &&
-           load_relaxed(&rt_sched.nidle) == load_relaxed(&rt_sched.nprocs)) {
+    atomic_exchange_explicit(&asleep, 1, memory_order_acq_rel); /* partner: rt_sysmon_wake */
+    while (load_relaxed(&asleep) && load_relaxed(&rt_sched.nout) == 0) {
         bool possible = stuck_inside();
         if (possible && nobody_outside()) {
             store_relaxed(&asleep, 0);
             if (is_deadlock())
                 rt_crash_deadlock();
-            atomic_store_explicit(&asleep, 1, memory_order_seq_cst);
+            atomic_exchange_explicit(&asleep, 1, memory_order_acq_rel);
             continue;
         }
-        rt_futex_wait(&asleep, 1, possible ? wait_ns : -1);
+        bool moving = load_relaxed(&rt_sched.nspinning) || load_relaxed(&rt_sched.nrunq);
+        if (moving)
+            rt_wake_p();
+        rt_futex_wait(&asleep, 1, possible || moving ? wait_ns : -1);
         if (wait_ns < TRIM_NS)
             wait_ns *= 2;
     }
@@ -218,7 +219,7 @@ static void sysmon_main(void *arg)
             rt_stack_trim();
             trim_at = now + TRIM_NS;
         }
-        if (load_relaxed(&rt_sched.nidle) == load_relaxed(&rt_sched.nprocs)) {
+        if (load_relaxed(&rt_sched.nout) == 0) {
             rt_stack_trim(); /* the last ones; nobody will want a stack soon */
             deep_sleep();
             busy = true;

@@ -94,7 +94,7 @@ typedef enum weft_coro_state {
     WEFT_CORO_RUNNABLE = 1, /* "runnable" */
     WEFT_CORO_RUNNING,      /* "running": not held; thread `tid` runs it now, or did a moment ago */
     WEFT_CORO_WAITING,      /* its wait reason */
-    WEFT_CORO_SYSCALL /* "syscall": between weft_syscall_enter and _exit; not held, sp/pc/fp are
+    WEFT_CORO_SYSCALL /* "syscall": cannot leave weft_syscall_exit while visited; sp/pc/fp are
                          those of enter */
 } weft_coro_state;
 

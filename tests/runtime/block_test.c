@@ -2,6 +2,7 @@
 #include "runtime/rt.h"
 #include "tests/runtime/together.h"
 #include <dirent.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -167,4 +168,76 @@ BODY(syscall_storm)
 Test(block, syscall_storm, .timeout = 120)
 {
     RUN(2, syscall_storm);
+}
+
+static int pipes[200][2];
+static void reads_pair(void *arg)
+{
+    char c;
+    *(ssize_t *)arg = read(pipes[got][0], &c, 1);
+}
+static void writes_pair(void *arg)
+{
+    usleep(1000);
+    *(ssize_t *)arg = write(pipes[got][1], "x", 1);
+}
+static void one_side(void *arg)
+{
+    ssize_t n = 0;
+    cr_assert_eq(weft_blocking(arg, &n), 0);
+    cr_assert_eq(n, 1);
+}
+BODY(pairs)
+{
+    weft_wg left = WEFT_WG_INIT;
+    for (int i = 0; i < 200; i++) {
+        cr_assert_eq(pipe(pipes[i]), 0);
+        got = i;
+        start(&left, 1, one_side, reads_pair); /* both are submitted while one thread is idle */
+        start(&left, 1, one_side, writes_pair);
+        join(&left);
+        close(pipes[i][0]);
+        close(pipes[i][1]);
+    }
+    return 0;
+}
+/* The first waits for the second: one idle thread must not be counted for both. */
+Test(block, two_calls_that_need_each_other, .timeout = 60)
+{
+    RUN(1, pairs);
+}
+
+static void mask_is_open(void *arg)
+{
+    sigset_t now;
+    pthread_sigmask(SIG_SETMASK, NULL, &now);
+    cr_assert(!sigismember(&now, SIGPROF), "a worker is deaf to signals");
+    usleep(2000);
+    weft_wg_done(arg);
+}
+static void deaf(void *arg)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    for (int i = 0; i < 50; i++) {
+        weft_go(mask_is_open, arg); /* may start a worker from this thread */
+        weft_sleep(100000);
+    }
+    weft_wg_done(arg);
+}
+BODY(masks)
+{
+    weft_wg left = WEFT_WG_INIT;
+    weft_opts opts = WEFT_OPTS_INIT;
+    opts.flags = WEFT_PINNED;
+    weft_wg_add(&left, 51);
+    weft_go_opts(&opts, deaf, &left);
+    weft_wg_wait(&left);
+    return 0;
+}
+/* R4: a worker has the mask of weft_run's caller, not that of who happened to start it. */
+Test(block, workers_do_not_inherit_a_mask, .timeout = 60)
+{
+    RUN(4, masks);
 }

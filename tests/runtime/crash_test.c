@@ -198,3 +198,65 @@ Test(crash, a_system_call_is_none, .timeout = 60)
 {
     expect_silence(a_system_call);
 }
+
+BODY(computes_on_a_surplus_p)
+{
+    weft_procs(1); /* this coroutine may run on a P that is now too many */
+    for (int64_t end = weft_now() + 150 * MS; weft_now() < end;)
+        ;
+    return 0;
+}
+static int after_a_spread(int argc, char **argv)
+{
+    weft_wg left = WEFT_WG_INIT;
+    start(&left, 8, blocks, NULL); /* workers on all four Ps */
+    for (int i = 0; i < 30; i++) {
+        weft_procs(4);
+        weft_sleep(MS);
+        computes_on_a_surplus_p(argc, argv);
+    }
+    join(&left);
+    return 0;
+}
+/* "All Ps idle" once meant nidle == nprocs, which a shrink makes true while a surplus P runs. */
+Test(crash, a_shrink_beside_a_computing_coroutine_is_none, .timeout = 60)
+{
+    cr_assert_eq(in_child(4, after_a_spread), 0, "%s", said);
+}
+
+static weft_chan *there, *back;
+static void *bounces(void *arg)
+{
+    int v = 0;
+    weft_chan *in = arg ? there : back, *out = arg ? back : there;
+    if (arg)
+        weft_chan_send(out, &v);
+    while (weft_chan_recv(in, &v) == 0 && weft_chan_send(out, &v) == 0)
+        ;
+    return NULL;
+}
+static void *closes_later(void *arg)
+{
+    usleep(3000000);
+    weft_chan_close(gate);
+    return arg;
+}
+BODY(two_threads_bounce)
+{
+    pthread_t t[3];
+    gate = weft_chan_new(0, 0);
+    there = weft_chan_new(sizeof(int), 0);
+    back = weft_chan_new(sizeof(int), 0);
+    pthread_create(&t[0], NULL, bounces, NULL);
+    pthread_create(&t[1], NULL, bounces, &t);
+    pthread_create(&t[2], NULL, closes_later, NULL);
+    for (int i = 0; i < 3; i++)
+        pthread_detach(t[i]);
+    weft_chan_recv(gate, NULL);
+    return 0;
+}
+/* A thread that was readied and has not run yet is no waiter. */
+Test(crash, threads_that_wake_each_other_are_none, .timeout = 60)
+{
+    cr_assert_eq(in_child(2, two_threads_bounce), 0, "%s", said);
+}
