@@ -2,7 +2,7 @@
  *
  * What the ABI says is callee-saved: rbx rbp r12-r15, the control bits of MXCSR and the x87 control
  * word. The control words are compared and only loaded when they differ: ldmxcsr and fldcw cost
- * more than the rest of the switch, and all coroutines but those that change rounding have the same.
+ * more than the rest of the switch, and all coroutines but those that change rounding agree.
  *
  * The CFI is right at each instruction: both stacks have the same layout, so the moment rsp changes
  * the same rule describes the other stack. The return is a jump: a `ret` would mispredict every

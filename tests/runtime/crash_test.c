@@ -237,7 +237,7 @@ static void *bounces(void *arg)
 }
 static void *closes_later(void *arg)
 {
-    usleep(3000000);
+    usleep(5000000);
     weft_chan_close(gate);
     return arg;
 }
