@@ -225,34 +225,34 @@ Test(crash, a_shrink_beside_a_computing_coroutine_is_none, .timeout = 60)
 }
 
 static weft_chan *there, *back;
-static void *bounces(void *arg)
+static void *serves_ball(void *arg)
 {
     int v = 0;
-    weft_chan *in = arg ? there : back, *out = arg ? back : there;
-    if (arg)
-        weft_chan_send(out, &v);
-    while (weft_chan_recv(in, &v) == 0 && weft_chan_send(out, &v) == 0)
-        ;
-    return NULL;
+    for (int64_t end = weft_now() + 5000 * MS; weft_now() < end;) {
+        weft_chan_send(there, &v);
+        weft_chan_recv(back, &v);
+    }
+    weft_chan_close(there);
+    weft_chan_send(gate, NULL);
+    return arg;
 }
-static void *closes_later(void *arg)
+static void *returns_ball(void *arg)
 {
-    usleep(5000000);
-    weft_chan_close(gate);
+    for (int v; weft_chan_recv(there, &v) == 0;)
+        weft_chan_send(back, &v);
     return arg;
 }
 BODY(two_threads_bounce)
 {
-    pthread_t t[3];
+    pthread_t t[2];
     gate = weft_chan_new(0, 0);
     there = weft_chan_new(sizeof(int), 0);
     back = weft_chan_new(sizeof(int), 0);
-    pthread_create(&t[0], NULL, bounces, NULL);
-    pthread_create(&t[1], NULL, bounces, &t);
-    pthread_create(&t[2], NULL, closes_later, NULL);
-    for (int i = 0; i < 3; i++)
-        pthread_detach(t[i]);
+    pthread_create(&t[0], NULL, serves_ball, NULL);
+    pthread_create(&t[1], NULL, returns_ball, NULL);
     weft_chan_recv(gate, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
     return 0;
 }
 /* A thread that was readied and has not run yet is no waiter. */
