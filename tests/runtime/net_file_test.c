@@ -1,20 +1,24 @@
 /* Descriptors that are no sockets and came from elsewhere: terminals, files, numbers that change.
- * */
+ */
 #define SUITE net_file
 #include "tests/runtime/net_help.h"
 #include <fcntl.h>
 #include <poll.h>
 
-static void open_pty(int *master, int *slave)
+/* False where there are no terminals at all: a chroot without /dev/pts. */
+static bool open_pty(int *master, int *slave)
 {
     char name[64];
     *master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (*master < 0 && access("/dev/pts/ptmx", F_OK) != 0)
+        return false;
     cr_assert_geq(*master, 0);
     cr_assert_eq(grantpt(*master), 0);
     cr_assert_eq(unlockpt(*master), 0);
     cr_assert_eq(ptsname_r(*master, name, sizeof name), 0);
     *slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
     cr_assert_geq(*slave, 0);
+    return true;
 }
 static void type_line(void *arg)
 {
@@ -26,7 +30,8 @@ BOTH(terminals, 60)
 {
     int master, slave;
     char buf[64];
-    open_pty(&master, &slave);
+    if (!open_pty(&master, &slave))
+        return 0;
     cr_assert_eq(weft_read_dl(slave, buf, sizeof buf, weft_now() + 5 * MS), -ETIMEDOUT);
     spawn(type_line, (void *)(intptr_t)master);
     cr_assert_eq(weft_read(slave, buf, sizeof buf), 6);
