@@ -10,7 +10,9 @@
  *     what belonged to threads that are not there is forgotten (H52, H53).
  *
  * When WEFT_PPROF serves: at the first weft_run; or from load, in a program that cannot have
- * coroutines because no module of it refers to weft_run or weft_go.
+ * coroutines because no module of it refers to weft_run or weft_go. A program that holds the library
+ * itself (linked statically) cannot be asked: it is served when LATER_NS have passed without a
+ * weft_run, which is after most daemons have forked, and a fork starts the time again.
  *
  * Rejected: serving from load always. A daemon forks after load and before weft_run; serving later
  * needs no second listener.
@@ -27,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 void pf_warn(const char *format, ...)
@@ -128,14 +131,17 @@ static bool is_own(const struct dl_phdr_info *info)
     return false;
 }
 
-/* 1: this module starts coroutines (or may: it holds the library itself and is the program). */
+enum { NO_COROUTINES, COROUTINES, HOLDS_LIBRARY };
+
+/* Whether this module starts coroutines; the program itself may hold the library, and then nothing
+ * tells. */
 static int refers_to_run(struct dl_phdr_info *info, size_t size, void *program)
 {
     (void)size;
     bool is_program = *(bool *)program;
     *(bool *)program = false;
     if (is_own(info))
-        return is_program;
+        return is_program ? HOLDS_LIBRARY : NO_COROUTINES;
     dynamic d = {0};
     read_dynamic(info, &d);
     for (int t = 0; t < 2 && d.symbols && d.strings; t++)
@@ -144,15 +150,29 @@ static int refers_to_run(struct dl_phdr_info *info, size_t size, void *program)
             if (!strncmp(name, "weft_", 5) &&
                 (!strcmp(name + 5, "run") || !strcmp(name + 5, "go") ||
                  !strcmp(name + 5, "go_opts")))
-                return 1;
+                return COROUTINES;
         }
-    return 0;
+    return NO_COROUTINES;
 }
 
-static bool has_coroutines(void)
+static int has_coroutines(void)
 {
     bool is_program = true;
-    return dl_iterate_phdr(refers_to_run, &is_program) != 0;
+    return dl_iterate_phdr(refers_to_run, &is_program);
+}
+
+#define LATER_NS 200000000
+static _Atomic(bool) later; /* a thread waits to see whether coroutines come */
+
+static void *serve_later(void *arg)
+{
+    (void)arg;
+    struct timespec ts = {0, LATER_NS};
+    while (clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &ts) == EINTR)
+        ;
+    atomic_store_explicit(&later, false, memory_order_relaxed);
+    serve_env();
+    return NULL;
 }
 
 /* ---- fork ---- */
@@ -190,6 +210,8 @@ static void fork_child(void)
     pf_coroutine_fork(PF_FORK_CHILD);
     pf_threads_fork(PF_FORK_CHILD);
     pf_load_fork(PF_FORK_CHILD);
+    if (atomic_load_explicit(&later, memory_order_relaxed)) /* its thread is not in the child */
+        pf_thread_spawn(serve_later, NULL, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -219,6 +241,13 @@ __attribute__((constructor)) static void start(void)
     pf_heap_start();
     read_rates();
     const char *addr = secure_getenv("WEFT_PPROF");
-    if (addr && *addr && !has_coroutines())
+    if (!addr || !*addr)
+        return;
+    int coroutines = has_coroutines();
+    if (coroutines == NO_COROUTINES)
         serve_env();
+    if (coroutines == HOLDS_LIBRARY) {
+        atomic_store_explicit(&later, true, memory_order_relaxed);
+        pf_thread_spawn(serve_later, NULL, NULL);
+    }
 }
