@@ -83,7 +83,7 @@ FUZZ := $(addprefix tests/fuzz/, decode_fuzz.c fold_fuzz.c)
 BENCH := $(addprefix tests/bench/, core_bench.c make_profile.c malloc_bench.c)
 SCRIPTS := $(addprefix tests/, tools/deps_test.sh tools/libs_test.sh tools/tidy_test.sh \
 	docs/readme_test.sh profiler/collect/asan_program_test.sh)
-SCRIPTS_E2E := $(addprefix tests/e2e/, demo.sh env.sh install_test.sh pprof.sh)
+SCRIPTS_E2E := $(addprefix tests/e2e/, demo.sh env.sh install_test.sh pprof.sh waits.sh)
 
 LIBS_PROTO   := -lprotobuf-c -lz
 LIBS_PRESENT := -ldw -lelf -lmicrohttpd $(LIBS_PROTO)
