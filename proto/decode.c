@@ -109,6 +109,7 @@ static uint64_t idmap_get(const idmap *map, uint64_t theirs)
 
 static int read_strings(reader *r)
 {
+    /* Unpacked by the caller. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
     size_t n = r->m->n_string_table;
     if (!n || *r->m->string_table[0])
         return pb_fail(r->err, r->errlen, -EBADMSG,

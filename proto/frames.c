@@ -135,6 +135,7 @@ static size_t count_tail(const char *s, size_t n)
 static int64_t substitute(pb_frames *f, size_t i, bool leaf)
 {
     struct pb_frames_mem *m = f->mem;
+    /* i < f->nnames. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
     const char *s = m->names.text[i];
     bool no_root = *s == '#' || s[strspn(s, " ")] == '\0';
     size_t n = pb_text_len(s), at = leaf ? count_tail(s, n) : no_root ? 0 : n;
@@ -191,11 +192,13 @@ static int sort_names(pb_frames *f, size_t nlist)
         return -ENOMEM;
     }
     for (size_t i = 0; i < f->nnames; i++)
+        /* Filled by the first pass. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
         e[i] = (struct entry){m->names.text[i], (uint32_t)i};
     qsort(e, f->nnames, sizeof *e, text_order);
     for (size_t i = 0; i < f->nnames; i++) {
         now[e[i].old] = (uint32_t)i;
         f->names[i] = e[i].text;
+        /* One file a name. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
         f->files[i] = m->files[e[i].old];
     }
     for (size_t i = 0; i < nlist; i++)

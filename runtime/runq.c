@@ -218,6 +218,7 @@ rt_g *rt_globq_get_locked(rt_p *p, uint32_t max)
     rt_g *first = NULL;
     while (n--) {
         rt_g *g = q->head;
+        /* n <= q->n. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
         q->head = g->link;
         if (!q->head)
             q->tail = NULL;

@@ -240,7 +240,7 @@ static DEMO_NAMED void route_leak(const demo_request *q, demo_reply *r)
         return;
     }
     uint64_t n = atomic_fetch_add_explicit(&leak_count, 1, memory_order_relaxed) + 1;
-    demo_reply_add(r, "kept %llu bytes in %llu blocks\n", (unsigned long long)(n * LEAK_BYTES),
+    demo_reply_add(r, "kept %llu bytes in %llu blocks\n", (unsigned long long)n * LEAK_BYTES,
                    (unsigned long long)n);
 }
 
