@@ -9,6 +9,7 @@
  */
 #include "tls.h"
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,6 +51,20 @@ static int fail(const char *why)
     return FAILED;
 }
 
+/* Some worker lives, or is being started: sysmon may have seen the work first and hold the right to
+ * wake (nspinning) while it makes the thread. False: none could be made. */
+static bool start_worker(void)
+{
+    for (;;) {
+        rt_wake_p();
+        if (load_relaxed(&rt_sched.nm))
+            return true;
+        if (!load_acquire(&rt_sched.nspinning)) /* partner: findwork.c's stop_spinning */
+            return load_relaxed(&rt_sched.nm);
+        sched_yield();
+    }
+}
+
 int weft_run(int (*fn)(int argc, char **argv), int argc, char **argv)
 {
     rt_m *m = rt_m_self();
@@ -80,8 +95,7 @@ int weft_run(int (*fn)(int argc, char **argv), int argc, char **argv)
     store_relaxed(&rt_sched.coarse_ns, weft_now());
     rt_globq_put(g);
     store_relaxed(&rt_sched.running, 1);
-    rt_wake_p();
-    if (!load_relaxed(&rt_sched.nm)) { /* no worker and none could be made */
+    if (!start_worker()) {
         abandon_all();
         store_release(&in_run, 0);
         return fail("cannot start a thread");

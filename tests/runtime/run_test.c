@@ -139,10 +139,10 @@ BODY(one_round)
 }
 Test(run, may_be_repeated, .timeout = 60)
 {
-    for (int i = 0; i < 50; i++)
+    for (int i = 0; i < 200; i++)
         RUN(1 + i % 3, one_round);
-    cr_assert_eq(rounds, 50);
-    cr_assert_eq(early, 500);
+    cr_assert_eq(rounds, 200);
+    cr_assert_eq(early, 2000);
 }
 
 static void quit(void *arg)
