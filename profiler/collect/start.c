@@ -11,8 +11,8 @@
  *
  * When WEFT_PPROF serves: at the first weft_run; or from load, in a program that cannot have
  * coroutines because no module of it refers to weft_run or weft_go. A program that holds the
- * library itself (linked statically) cannot be asked: it is served when LATER_NS have passed without
- * a weft_run, which is after most daemons have forked, and a fork starts the time again.
+ * library itself (linked statically) cannot be asked: it is served when LATER_NS have passed
+ * without a weft_run, which is after most daemons have forked; a fork starts the time again.
  *
  * Rejected: serving from load always. A daemon forks after load and before weft_run; serving later
  * needs no second listener.
