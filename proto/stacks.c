@@ -87,7 +87,7 @@ static uint32_t random_below(uint64_t *seed, size_t n)
 static int partition(const uint32_t *frames, pb_stack *v, range r, ranges *todo, uint64_t *seed)
 {
     uint32_t pivot = key_at(frames, &v[r.lo + random_below(seed, r.n)], r.depth);
-    size_t less = r.lo, i = r.lo, greater = r.lo + r.n;
+    size_t less = r.lo, greater = r.lo + r.n, i = less;
     while (i < greater) {
         uint32_t key = key_at(frames, &v[i], r.depth);
         pb_stack s = v[i];
