@@ -190,10 +190,10 @@ $(call bins,$(BENCH)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ) $(B)/libweft.so
 		$(LIBS_PROTO) -lm -o $@
 
 # ASan: coroutines that weft_run abandoned still hold memory, which is no leak; a test that expects
-# SIGSEGV gets it. TSan: the first report ends the test; a child of fork may end with its parent's
-# threads on the books.
+# SIGSEGV gets it. TSan: the first report ends the test; a child of fork may start threads,
+# and end with its parent's on the books.
 ENV_asan  := ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allow_user_segv_handler=1
-ENV_tsan  := TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:report_thread_leaks=0
+ENV_tsan  := TSAN_OPTIONS=halt_on_error=1:report_thread_leaks=0:die_after_fork=0
 ENV_ubsan := UBSAN_OPTIONS=print_stacktrace=1
 RUN := env $(ENV_$(MODE)) B=$(B) CC='$(CC)' WEFT_LIBDIR=$(abspath $(B)) \
 	WEFT_TEST_MAY_BE_EMPTY=$(MODE) WEFT_TEST_LIMIT_S=$(if $(MODE)$(WEFT_STRESS_S),300,120) \
@@ -202,45 +202,45 @@ SUB = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS)
 
 check: ## builds everything, runs all core tests, ends with "N passed, N failed"
 	@tools/deps build test
-	@$(SUB) check-run
+	+@$(SUB) check-run
 check-run: all $(call bins,$(TEST_SRC))
 	@$(RUN) $(call bins,$(TEST_SRC)) $(if $(MODE),,$(SCRIPTS))
 check-asan check-tsan check-ubsan: check-%san: ## the test programs under a sanitizer
 	@tools/deps build test
-	@$(SUB) MODE=$*san check-run
+	+@$(SUB) MODE=$*san check-run
 check-e2e: ## the real curl, the real go tool pprof, an installed tree
 	@tools/deps build test e2e
-	@$(SUB) all
+	+@$(SUB) all
 	@$(RUN) $(SCRIPTS_E2E)
 check-arm64: ## cross-compiles runtime and collector, runs the runtime's tests under qemu
 	@tools/deps build arm64
-	@$(SUB) MODE=arm64 arm64-run
+	+@$(SUB) MODE=arm64 arm64-run
 arm64-run: $(LIBRARIES) $(call bins,$(TESTS_RUNTIME))
 	@WEFT_TEST_UNDER="qemu-aarch64-static -L /usr/aarch64-linux-gnu" \
 		$(RUN) $(call bins,$(TESTS_RUNTIME))
 check-long: ## one minute of stress, plain and under ThreadSanitizer
 	@tools/deps build test
-	@WEFT_STRESS_S=60 $(SUB) check-stress
-	@WEFT_STRESS_S=60 $(SUB) MODE=tsan check-stress
+	+@WEFT_STRESS_S=60 $(SUB) check-stress
+	+@WEFT_STRESS_S=60 $(SUB) MODE=tsan check-stress
 check-stress: $(call bins,$(STRESS))
 	@$(RUN) $^
 lint: ## tools/tidy, clang-tidy, cppcheck, shellcheck
 	@tools/deps build lint
-	@$(SUB) $(GEN)
+	+@$(SUB) $(GEN)
 	@FLAGS='$(BASE)' JOBS=$(JOBS) tools/lint $(C_SRC)
 bench: ## Weft beside the same programs in Go, alternating, medians, as ratios
 	@tools/deps build e2e
-	@$(SUB) all $(call bins,$(BENCH))
+	+@$(SUB) all $(call bins,$(BENCH))
 	@B=$(B) CC='$(CC)' tests/bench/run
 FUZZ_ROUNDS ?= 200000
 fuzz: ## mutates inputs of the decoders, FUZZ_ROUNDS each, under AddressSanitizer
 	@tools/deps build
-	@$(SUB) MODE=asan fuzz-run
+	+@$(SUB) MODE=asan fuzz-run
 fuzz-run: $(call bins,$(FUZZ))
 	@for f in $^; do echo "$$f $(FUZZ_ROUNDS)"; $$f $(FUZZ_ROUNDS) || exit 1; done
 demo serve: ## the demo under load, profiles and flame graphs in build/demo; or left running
 	@tools/deps build test
-	@$(SUB) all
+	+@$(SUB) all
 	@B=$(B) tools/demo/run $(patsubst %,--%,$(filter serve,$@))
 install: all ## PREFIX=/usr/local DESTDIR=; uninstall removes the same files
 install uninstall:
