@@ -190,10 +190,8 @@ $(call bins,$(BENCH)): $(B)/%: $(B)/obj/%.o $(PROTO_OBJ) $(B)/libweft.so
 		$(LIBS_PROTO) -lm -o $@
 
 # ASan: coroutines that weft_run abandoned still hold memory, which is no leak; a test that expects
-# SIGSEGV gets it. TSan: the first report ends the test; a child of fork may start threads,
-# and end with its parent's on the books.
+# SIGSEGV gets it. TSan's options are in tests/check_fork.c.
 ENV_asan  := ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allow_user_segv_handler=1
-ENV_tsan  := TSAN_OPTIONS=halt_on_error=1:report_thread_leaks=0:die_after_fork=0
 ENV_ubsan := UBSAN_OPTIONS=print_stacktrace=1
 RUN := env $(ENV_$(MODE)) B=$(B) CC='$(CC)' WEFT_LIBDIR=$(abspath $(B)) \
 	WEFT_TEST_MAY_BE_EMPTY=$(MODE) WEFT_TEST_LIMIT_S=$(if $(MODE)$(WEFT_STRESS_S),300,120) \
