@@ -24,8 +24,9 @@
 
 #ifdef __SANITIZE_THREAD__
 /* In the program, not in the environment: a test may run itself again with an empty one. The first
- * report ends the test; a child of fork may start threads, and end with its parent's on the books. */
-const char *__tsan_default_options(void);
+ * report ends the test; a child of fork may start threads, and end with its parent's on the books.
+ */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
     return "halt_on_error=1:report_thread_leaks=0:die_after_fork=0";
